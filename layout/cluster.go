@@ -1,0 +1,169 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kubepki/kubepki/pki"
+)
+
+// Defaults of kubeadm's ClusterConfiguration and InitConfiguration (v1beta4).
+const (
+	DefaultClusterName     = "kubernetes"
+	DefaultCertificatesDir = "/etc/kubernetes/pki"
+	DefaultKubeconfigDir   = "/etc/kubernetes"
+	DefaultServiceSubnet   = "10.96.0.0/12"
+	DefaultDNSDomain       = "cluster.local"
+	DefaultBindPort        = 6443
+	DefaultValidity        = 365 * 24 * time.Hour
+	DefaultCAValidity      = 10 * 365 * 24 * time.Hour
+)
+
+// Cluster holds the settings of a cluster and of one of its nodes that decide what
+// stands in certificates and where they lie. The comments name the fields of kubeadm's
+// configuration.
+type Cluster struct {
+	Name                 string     // clusterName
+	NodeName             string     // nodeRegistration.name; needed only by what carries it
+	AdvertiseAddress     netip.Addr // localAPIEndpoint.advertiseAddress; likewise
+	BindPort             int        // localAPIEndpoint.bindPort
+	ControlPlaneEndpoint string     // controlPlaneEndpoint: host or host:port; empty for a single control plane
+	ServiceSubnet        string     // networking.serviceSubnet: a comma-separated list, the first counts
+	DNSDomain            string     // networking.dnsDomain
+	APIServerSANs        []string   // apiServer.certSANs: IP addresses and DNS names
+	EtcdServerSANs       []string   // etcd.local.serverCertSANs
+	EtcdPeerSANs         []string   // etcd.local.peerCertSANs
+	ExternalEtcd         bool       // etcd.external is set
+	CertificatesDir      string     // certificatesDir
+	KubeconfigDir        string     // --kubeconfig-dir
+
+	Algorithm  pki.Algorithm // encryptionAlgorithm
+	Validity   time.Duration // certificateValidityPeriod
+	CAValidity time.Duration // caCertificateValidityPeriod
+}
+
+// Default returns a Cluster with kubeadm's defaults. Node name and advertise address
+// stay empty: they are facts of a machine.
+func Default() Cluster {
+	return Cluster{
+		Name:            DefaultClusterName,
+		BindPort:        DefaultBindPort,
+		ServiceSubnet:   DefaultServiceSubnet,
+		DNSDomain:       DefaultDNSDomain,
+		CertificatesDir: DefaultCertificatesDir,
+		KubeconfigDir:   DefaultKubeconfigDir,
+		Algorithm:       pki.RSA2048,
+		Validity:        DefaultValidity,
+		CAValidity:      DefaultCAValidity,
+	}
+}
+
+// Validate reports every setting that cannot work, each with the field of kubeadm's
+// configuration it belongs to. An empty node name or advertise address is no fault here;
+// Profile and Server ask for them where they matter.
+func (c Cluster) Validate() error {
+	var errs []error
+	fail := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	if c.Name == "" {
+		fail("clusterName", "must not be empty")
+	}
+	if c.NodeName != "" && !isSubdomain(c.NodeName) {
+		fail("nodeRegistration.name", "%q is not a lower-case DNS name (RFC 1123)", c.NodeName)
+	}
+	if c.BindPort < 1 || c.BindPort > 65535 {
+		fail("localAPIEndpoint.bindPort", "%d is not a port: want 1 to 65535", c.BindPort)
+	}
+	if c.ControlPlaneEndpoint != "" {
+		if _, _, err := splitEndpoint(c.ControlPlaneEndpoint); err != nil {
+			fail("controlPlaneEndpoint", "%v", err)
+		}
+	}
+	if _, err := c.serviceAddress(); err != nil {
+		fail("networking.serviceSubnet", "%v", err)
+	}
+	if !isSubdomain(c.DNSDomain) {
+		fail("networking.dnsDomain", "%q is not a lower-case DNS name (RFC 1123)", c.DNSDomain)
+	}
+	for field, names := range map[string][]string{
+		"apiServer.certSANs": c.APIServerSANs, "etcd.local.serverCertSANs": c.EtcdServerSANs, "etcd.local.peerCertSANs": c.EtcdPeerSANs,
+	} {
+		for _, name := range names {
+			if !validSAN(name) {
+				fail(field, "%q is neither an IP address nor a DNS name (RFC 1123), with or without a leading \"*.\"", name)
+			}
+		}
+	}
+	for field, dir := range map[string]string{"certificatesDir": c.CertificatesDir, "kubeconfig-dir": c.KubeconfigDir} {
+		if !path.IsAbs(dir) {
+			fail(field, "%q is not an absolute path", dir)
+		}
+	}
+	if _, err := pki.ParseAlgorithm(string(c.Algorithm)); err != nil {
+		fail("encryptionAlgorithm", "%v", err)
+	}
+	if c.Validity <= 0 {
+		fail("certificateValidityPeriod", "%s: must be more than zero", c.Validity)
+	}
+	if c.CAValidity <= 0 {
+		fail("caCertificateValidityPeriod", "%s: must be more than zero", c.CAValidity)
+	}
+	return errors.Join(errs...)
+}
+
+// serviceAddress is the address of the service "kubernetes": the first after the network
+// address of the first subnet.
+func (c Cluster) serviceAddress() (netip.Addr, error) {
+	first, _, _ := strings.Cut(c.ServiceSubnet, ",")
+	subnet, err := netip.ParsePrefix(strings.TrimSpace(first))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%q is not a subnet such as %s", first, DefaultServiceSubnet)
+	}
+	addr := subnet.Masked().Addr().Next()
+	if !subnet.Contains(addr) {
+		return netip.Addr{}, fmt.Errorf("%s has no room for an address", subnet)
+	}
+	return addr, nil
+}
+
+// splitEndpoint cuts host and port of controlPlaneEndpoint; the port may be left out.
+func splitEndpoint(endpoint string) (host string, port int, err error) {
+	host, portText, splitErr := net.SplitHostPort(endpoint)
+	if splitErr != nil {
+		host, portText = strings.TrimSuffix(strings.TrimPrefix(endpoint, "["), "]"), ""
+	}
+	if portText != "" {
+		if port, err = strconv.Atoi(portText); err != nil || port < 1 || port > 65535 {
+			return "", 0, fmt.Errorf("%q: %q is not a port", endpoint, portText)
+		}
+	}
+	if _, isAddress := parseAddress(host); !isAddress && !isSubdomain(host) {
+		return "", 0, fmt.Errorf("%q: want host or host:port, with an IP address or a lower-case DNS name", endpoint)
+	}
+	return host, port, nil
+}
+
+var subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// isSubdomain says whether s is a DNS subdomain as Kubernetes defines it (RFC 1123).
+func isSubdomain(s string) bool { return len(s) <= 253 && subdomain.MatchString(s) }
+
+func validSAN(s string) bool {
+	_, isAddress := parseAddress(s)
+	return isAddress || isSubdomain(strings.TrimPrefix(s, "*."))
+}
+
+// parseAddress reads an IP address that can stand in a certificate. Addresses with a
+// zone cannot; leading zeros, which some programs take for octal, are refused.
+func parseAddress(s string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(s)
+	return addr.Unmap(), err == nil && addr.Zone() == ""
+}
