@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) certsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "certs",
+		Aliases: []string{"certificates"},
+		Short:   "Check, renew, request and sign certificates",
+	}
+	cmd.AddCommand(
+		a.checkExpirationCommand(),
+		a.renewCommand(),
+		a.showCommand(),
+		a.certificateKeyCommand(),
+	)
+	return cmd
+}
+
+// certificateKeySize is the length in bytes of the AES-256 key under which kubeadm keeps
+// shared certificates in a Secret.
+const certificateKeySize = 32
+
+func (a *app) certificateKeyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "certificate-key",
+		Short: "Print a new key for kubeadm init --certificate-key",
+		Long: `Print 32 random bytes in hex, for use with kubeadm init --upload-certs --certificate-key. Whoever
+has it can read the cluster's CA keys while they are uploaded: keep it secret.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			key := make([]byte, certificateKeySize)
+			if _, err := rand.Read(key); err != nil {
+				return fmt.Errorf("make certificate key: %w", err)
+			}
+			_, err := fmt.Fprintln(a.Stdout, hex.EncodeToString(key))
+			return err
+		},
+	}
+}
+
+// day writes a time as kubeadm's tables do.
+func day(t time.Time) string { return t.UTC().Format("Jan 02, 2006 15:04 MST") }

@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/pkidir"
+	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/layout"
+	"github.com/kubepki/kubepki/pki"
+)
+
+const renewLong = `Renew certificates with the CAs on this machine. Subject, alternative names, usages and unknown
+extensions come from the existing certificate, and so do the key's algorithm and the lifetime
+unless --algorithm, --validity or --config say otherwise. All keys are made and all certificates
+issued and verified before the first file changes; the old files are kept (see kubepki backups).
+
+What cannot be renewed is listed with its reason, the rest is renewed, and the exit code is 3.
+
+With --csr-only nothing is replaced: new keys and signing requests are written to --csr-dir, for a
+CA that is elsewhere. The directory has to be named: kubeadm's default, the certificates directory,
+holds the live keys under the same names. Bring the answers back with kubepki certs import.`
+
+func (a *app) renewCommand() *cobra.Command {
+	run := &renewRun{app: a}
+	candidates := run.candidates()
+	cmd := &cobra.Command{
+		Use:   "renew all|NAME...",
+		Short: "Renew certificates",
+		Long:  renewLong + "\n\nNames:" + nameList(candidates),
+		Example: `  kubepki certs renew all
+  kubepki certs renew apiserver admin.conf --validity 2160h
+  kubepki certs renew all --if-due 720h -o json`,
+		ValidArgs: append([]string{"all"}, entryNames(candidates)...),
+		Args:      cobra.MinimumNArgs(1),
+		RunE:      func(cmd *cobra.Command, args []string) error { return run.run(cmd.Context(), args) },
+	}
+	run.settings.bindTree(a, cmd)
+	run.settings.bindAPI(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&run.algorithm, "algorithm", "", "algorithm of the new keys: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384 (default: the existing key's)")
+	flags.DurationVar(&run.validity, "validity", 0, "lifetime of the new certificates, such as 2160h (default: the existing certificate's)")
+	flags.DurationVar(&run.ifDue, "if-due", 0, "renew only what ends within this `time`")
+	flags.BoolVar(&run.sameKey, "same-key", false, "keep the private keys")
+	flags.BoolVar(&run.dryRun, "dry-run", false, "show what would be done, and change nothing")
+	flags.BoolVar(&run.csrOnly, "csr-only", false, "write new keys and signing requests to --csr-dir; replace nothing")
+	flags.StringVar(&run.csrDir, "csr-dir", "", "`directory` for --csr-only")
+	_ = cmd.MarkFlagDirname("csr-dir")
+	_ = cmd.RegisterFlagCompletionFunc("algorithm", completeAlgorithms)
+	formats(cmd, "text", structured)
+	return cmd
+}
+
+// renewRun is one run of "certs renew".
+type renewRun struct {
+	app       *app
+	settings  settings
+	algorithm string
+	validity  time.Duration
+	ifDue     time.Duration
+	sameKey   bool
+	dryRun    bool
+	csrOnly   bool
+	csrDir    string
+}
+
+// candidates lists what can be renewed in the order of kubeadm's reports, by name.
+func (r *renewRun) candidates() []layout.Entry {
+	var found []layout.Entry
+	for _, e := range byName(layout.Entries()) {
+		if e.Renewable() {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+func (r *renewRun) run(ctx context.Context, names []string) error {
+	entries, err := entriesNamed(names, r.candidates())
+	if err != nil {
+		return err
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	config, err := r.settings.load()
+	if err != nil {
+		return err
+	}
+	options := renew.Options{IfDue: r.ifDue, SameKey: r.sameKey, Requests: r.csrOnly, Validity: r.validity}
+	if r.validity == 0 && config.Set.Validity {
+		options.Validity = config.Cluster.Validity
+	}
+	options.Algorithm = pki.Algorithm(r.algorithm)
+	if r.algorithm == "" && config.Set.Algorithm && !r.sameKey {
+		options.Algorithm = config.Cluster.Algorithm
+	}
+	open := r.app.open
+	if r.dryRun {
+		open = r.app.openReadOnly
+	}
+	t, err := open(ctx, config.Cluster)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	plan := renew.MakePlan(t.Snapshot, entries, options, r.app.Now())
+	if r.dryRun {
+		return r.finish(plan, nil)
+	}
+	backup, err := r.carryOut(ctx, t, plan)
+	if err != nil {
+		return err
+	}
+	return r.finish(plan, backup)
+}
+
+// check refuses flags that make no sense together.
+func (r *renewRun) check() error {
+	if r.algorithm != "" {
+		if _, err := pki.ParseAlgorithm(r.algorithm); err != nil {
+			return misuse("--algorithm: %w", err)
+		}
+	}
+	switch {
+	case r.settings.given("validity") && r.validity <= 0:
+		return misuse("--validity %s: must be more than zero", r.validity)
+	case r.settings.given("if-due") && r.ifDue <= 0:
+		return misuse("--if-due %s: must be more than zero", r.ifDue)
+	case r.sameKey && r.algorithm != "":
+		return misuse("--same-key keeps the algorithm: --algorithm cannot change it")
+	case r.csrOnly && r.csrDir == "":
+		return misuse("--csr-only needs --csr-dir: the keys that it makes would replace the live ones in the certificates directory")
+	case !r.csrOnly && r.csrDir != "":
+		return misuse("--csr-dir is for --csr-only")
+	case r.csrOnly && r.settings.given("validity"):
+		return misuse("--validity is for the CA that signs to choose: a request carries none")
+	}
+	return nil
+}
+
+func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan) (*pkidir.Backup, error) {
+	var changes []pkidir.Change
+	var entries []layout.Entry
+	var err error
+	if r.csrOnly {
+		changes, err = plan.Requests(ctx, r.csrDir)
+	} else {
+		changes, err = plan.Issue(ctx)
+		for _, step := range plan.Steps {
+			if step.Reason == "" {
+				entries = append(entries, step.Entry)
+			}
+		}
+	}
+	if err != nil || len(changes) == 0 {
+		return nil, err
+	}
+	return r.app.commit(ctx, t, r.settings.cmd.CommandPath(), changes, entries)
+}
+
+// finish prints the outcome and chooses the exit code.
+func (r *renewRun) finish(plan *renew.Plan, backup *pkidir.Backup) error {
+	if r.app.isText() {
+		r.printText(plan, backup)
+	} else if err := r.app.printStructured(renewalReport(plan, r.dryRun, backup)); err != nil {
+		return err
+	}
+	if plan.NeedsAttention() {
+		return &attentionError{}
+	}
+	return nil
+}
+
+func (r *renewRun) printText(plan *renew.Plan, backup *pkidir.Backup) {
+	out := r.app.Stdout
+	for _, step := range plan.Steps {
+		r.printStep(plan, step)
+		for _, note := range step.Notes {
+			r.app.notef("%s: %s", step.Entry.Name, note)
+		}
+	}
+	if plan.Renewals() == 0 || r.dryRun {
+		return
+	}
+	if r.csrOnly {
+		fmt.Fprintf(out, "\nKeys and requests are in %s. When they are signed: kubepki certs import %s\n", r.csrDir, r.csrDir)
+		return
+	}
+	fmt.Fprintln(out, "\nDone renewing certificates. You must restart the kube-apiserver, kube-controller-manager, kube-scheduler and etcd, so that they can use the new certificates.")
+	if backup != nil {
+		r.app.notef("the old files are kept; to go back: kubepki rollback %s", backup.ID)
+	}
+}
+
+// printStep writes kubeadm's line about one certificate; what kubeadm does not say has
+// the same form.
+func (r *renewRun) printStep(plan *renew.Plan, step renew.Step) {
+	out, e := r.app.Stdout, step.Entry
+	switch {
+	case step.Reason == renew.Missing || step.Reason == renew.Removed:
+		fmt.Fprintf(out, "MISSING! %s\n", e.Label)
+	case step.Reason == renew.ExternalCA:
+		ca, _ := layout.Find(e.Issuer)
+		fmt.Fprintf(out, "Detected external %s, %s can't be renewed\n", ca.Base, e.Label)
+	case step.Reason == renew.NotDue || step.Reason == renew.ExternalEtcd:
+		fmt.Fprintf(out, "%s not renewed: %s\n", e.Label, step.Detail)
+	case step.Reason != "":
+		fmt.Fprintf(out, "%s can't be renewed: %s\n", e.Label, step.Detail)
+	case r.csrOnly && r.dryRun:
+		fmt.Fprintf(out, "%s would be requested: %s key\n", e.Label, step.Algorithm)
+	case r.csrOnly:
+		fmt.Fprintf(out, "%s requested: %s/%s.csr\n", e.Label, r.csrDir, e.Name)
+	case r.dryRun:
+		fmt.Fprintf(out, "%s would be renewed: %s key, until %s\n", e.Label, step.Algorithm, day(step.Validity.NotAfter))
+	default:
+		fmt.Fprintf(out, "%s renewed\n", e.Label)
+	}
+}
