@@ -75,7 +75,8 @@ func (r *report) takeCluster(c *Config, d *document) {
 		r.fault(d.at("etcd"), "local and external exclude each other")
 	}
 	if !ordinaryName.MatchString(cluster.Name) {
-		r.warn(d.at("clusterName"), "kubeconfig files will carry this name, and it has more than letters, digits and single marks (. _ -) in it")
+		r.warn(d.at("clusterName"),
+			"kubeconfig files will carry this name, and it has more than letters, digits and single marks (. _ -) in it")
 	}
 }
 
@@ -89,7 +90,8 @@ func (r *report) takeKeys(c *Config, d *document) {
 		case err == nil:
 			c.Cluster.Algorithm, c.Set.Algorithm = algorithm, true
 		case strings.EqualFold(name, string(pki.Ed25519)):
-			r.fault(d.at(field), "neither kubeadm nor the components of a cluster can read %s keys: want one of %s", pki.Ed25519, algorithms())
+			r.fault(d.at(field), "neither kubeadm nor the components of a cluster can read %s keys: want one of %s",
+				pki.Ed25519, algorithms())
 		default:
 			r.fault(d.at(field), "unknown algorithm %s: want one of %s", quoted(name), algorithms())
 		}

@@ -135,7 +135,7 @@ func (r *report) identify(root *yaml.Node) (identity, bool) {
 	return identity{group, version, kind}, true
 }
 
-// migrators names the last kubeadm that could convert an old version of the configuration.
+// migrators names the kubeadm that converts an old version of the configuration to a newer one.
 var migrators = map[string]string{
 	"v1alpha1": "v1.11", "v1alpha2": "v1.12", "v1alpha3": "v1.14", "v1beta1": "v1.15", "v1beta2": "v1.22",
 }
@@ -157,14 +157,15 @@ func (r *report) wanted(id identity, line int) bool {
 	case groupKubeProxy:
 		return false // it belongs here and says nothing about certificates
 	}
-	r.ignore(at, "ignored: documents of %s say nothing about the cluster's certificates", quoted(id.group))
+	r.ignore(id, at, "ignored: documents of %s say nothing about the cluster's certificates", quoted(id.group))
 	return false
 }
 
 func (r *report) wantedOfKubeadm(id identity, at position) bool {
 	switch migrator, old := migrators[id.version]; {
 	case old:
-		r.fault(at, "%s/%s is too old: convert the file with \"kubeadm config migrate\" of kubeadm %s", groupKubeadm, id.version, migrator)
+		r.fault(at, "%s/%s is too old: convert the file with \"kubeadm config migrate\" of kubeadm %s",
+			groupKubeadm, id.version, migrator)
 		return false
 	case id.version != v1beta3 && id.version != v1beta4:
 		r.fault(at, "unknown version %s: want %s/%s or %s", quoted(id.version), groupKubeadm, v1beta4, v1beta3)
@@ -176,7 +177,7 @@ func (r *report) wantedOfKubeadm(id identity, at position) bool {
 		if meant := suggest(id.kind, readable); meant != "" {
 			hint = "; did you mean " + meant + "?"
 		}
-		r.ignore(at, "ignored: only %s and %s are read%s", kindCluster, kindInit, hint)
+		r.ignore(id, at, "ignored: only %s and %s are read%s", kindCluster, kindInit, hint)
 		return false
 	}
 	if id.version == v1beta3 {
@@ -185,7 +186,7 @@ func (r *report) wantedOfKubeadm(id identity, at position) bool {
 	return true
 }
 
-func (r *report) ignore(at position, format string, args ...any) {
-	r.ignored = append(r.ignored, at.kind)
+func (r *report) ignore(id identity, at position, format string, args ...any) {
+	r.ignored = append(r.ignored, at.kind+" of "+quoted(id.group))
 	r.warn(at, format, args...)
 }

@@ -87,6 +87,14 @@ func hundredFields(name string) string {
 	return b.String()
 }
 
+func TestManyDuplicatesAreCounted(t *testing.T) {
+	t.Parallel()
+	c := mustParse(t, cluster(strings.Repeat("clusterName: a\n", 101)))
+	if len(c.Warnings) != maxWarnings+1 || c.Warnings[maxWarnings] != "50 more warnings" {
+		t.Errorf("%d warnings, the last: %s", len(c.Warnings), c.Warnings[len(c.Warnings)-1])
+	}
+}
+
 // A suggestion costs a search through the schema, so the fields behind the limit get none:
 // as many as fit into a file pass in well under a second.
 func TestWarningsBehindTheLimitAreOnlyCounted(t *testing.T) {

@@ -59,7 +59,7 @@ func (p position) item(i, line int) position {
 type report struct {
 	faults   []error
 	warnings []string
-	ignored  []string // kinds of documents that were not read
+	ignored  []string // documents that were not read
 	more     int      // warnings that were dropped
 	visited  int      // values read so far, aliases expanded
 }

@@ -32,7 +32,7 @@ func planChange(src []byte, key, target *yaml.Node, field, value string) (change
 		if k.Value != field {
 			continue
 		}
-		if err := checkUnshared(old); err != nil {
+		if err := checkIsolated(old); err != nil {
 			return change{}, err
 		}
 		style := old.Style

@@ -130,19 +130,19 @@ func (f *File) locate(list string, index int, inner string) (key, target *yaml.N
 		return nil, nil, fmt.Errorf("line %d: %s comes from a merge key", f.root.Line, list)
 	}
 	for _, n := range []*yaml.Node{f.root, items} {
-		if err := checkUnshared(n); err != nil {
+		if err := checkIsolated(n); err != nil {
 			return nil, nil, err
 		}
 	}
 	entry := items.Content[index]
-	if err := checkUnshared(entry); err != nil {
+	if err := checkIsolated(entry); err != nil {
 		return nil, nil, err
 	}
 	target = child(entry, inner)
 	if target == nil {
 		return nil, nil, fmt.Errorf("line %d: the entry has no %s", entry.Line, inner)
 	}
-	if err := checkUnshared(target); err != nil {
+	if err := checkIsolated(target); err != nil {
 		return nil, nil, err
 	}
 	if target.Kind != yaml.MappingNode && !isNull(target) {
@@ -151,9 +151,9 @@ func (f *File) locate(list string, index int, inner string) (key, target *yaml.N
 	return entry.Content[slices.Index(entry.Content, target)-1], target, nil
 }
 
-// checkUnshared refuses nodes whose meaning depends on another place in the document, or
+// checkIsolated refuses nodes whose meaning depends on another place in the document, or
 // the other way round.
-func checkUnshared(n *yaml.Node) error {
+func checkIsolated(n *yaml.Node) error {
 	refuse := func(n *yaml.Node, what string) error {
 		return fmt.Errorf("line %d: there is %s, which is not supported for changes", n.Line, what)
 	}

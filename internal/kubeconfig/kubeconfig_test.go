@@ -36,7 +36,7 @@ const jsonFile = `{"kind":"Config","apiVersion":"v1","current-context":"x","clus
 const anchorFile = `defaults: &defaults
   certificate-authority-data: Y2E=
   server: https://192.0.2.1:6443
-shared: &shared {client-key-data: a2V5}
+common: &common {client-key-data: a2V5}
 current-context: x
 clusters:
 - name: c
@@ -46,7 +46,7 @@ clusters:
 users:
 - name: u
   user:
-    <<: [*shared, {client-key-data: bm8=, client-certificate-data: Y2VydA==}]
+    <<: [*common, {client-key-data: bm8=, client-certificate-data: Y2VydA==}]
 contexts:
 - {name: x, context: {cluster: c, user: u}}
 `
@@ -79,9 +79,13 @@ func TestCurrent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cluster, user, err := mustParse(t, data).Current()
+			f := mustParse(t, data)
+			cluster, user, err := f.Current()
 			if err != nil {
 				t.Fatal(err)
+			}
+			if got := f.CurrentContext(); got != f.Contexts()[0].Name {
+				t.Errorf("the current context is %q", got)
 			}
 			if cluster.Server != "https://192.0.2.10:6443" || string(cluster.CertificateAuthorityData) != "ca" {
 				t.Errorf("wrong cluster: %+v", cluster)

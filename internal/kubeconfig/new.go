@@ -37,7 +37,8 @@ func (s Spec) LogValue() slog.Value { return slog.StringValue(s.String()) }
 func (s Spec) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // New writes a kubeconfig with the layout of kubeadm: the same keys in the same order, with
-// the same indentation and quotes. Bytes in names that are not UTF-8 become U+FFFD.
+// the same indentation and quotes, except that strings with line breaks go into double
+// quotes. Bytes in names that are not UTF-8 become U+FFFD.
 func New(s Spec) []byte {
 	cluster, user := text(s.ClusterName), text(s.User)
 	context := user + "@" + cluster

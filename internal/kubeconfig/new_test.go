@@ -18,11 +18,15 @@ func TestNew(t *testing.T) {
 		change func(*Spec)
 		want   string
 	}{
-		"a full file":                  {func(*Spec) {}, kubeadmFile},
-		"one that waits for signing":   {func(s *Spec) { s.CertificateAuthority, s.ClientCertificate = nil, nil }, partial.Replace(kubeadmFile)},
-		"one with a token":             {func(s *Spec) { s.ClientCertificate, s.ClientKey, s.Token = nil, nil, "12345" }, withToken.Replace(kubeadmFile)},
-		"one without any credentials":  {func(s *Spec) { s.ClientCertificate, s.ClientKey = nil, nil }, kubeadmFile[:strings.Index(kubeadmFile, "  user:\n    client-c")] + "  user: {}\n"},
-		"one whose names are no UTF-8": {func(s *Spec) { s.User = "a\xff\xfe" }, strings.ReplaceAll(kubeadmFile, "kubernetes-admin", "a\ufffd\ufffd")},
+		"a full file": {func(*Spec) {}, kubeadmFile},
+		"one that waits for signing": {func(s *Spec) { s.CertificateAuthority, s.ClientCertificate = nil, nil },
+			partial.Replace(kubeadmFile)},
+		"one with a token": {func(s *Spec) { s.ClientCertificate, s.ClientKey, s.Token = nil, nil, "12345" },
+			withToken.Replace(kubeadmFile)},
+		"one without any credentials": {func(s *Spec) { s.ClientCertificate, s.ClientKey = nil, nil },
+			kubeadmFile[:strings.Index(kubeadmFile, "  user:\n    client-c")] + "  user: {}\n"},
+		"one whose names are no UTF-8": {func(s *Spec) { s.User = "a\xff\xfe" },
+			strings.ReplaceAll(kubeadmFile, "kubernetes-admin", "a\ufffd\ufffd")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -9,7 +9,7 @@ import (
 // Bounds on the work that aliases and merge keys can cause. A megabyte of YAML without
 // them stays well below the first.
 const (
-	maxSteps      = 1 << 23
+	maxSteps      = 1 << 22
 	maxMergeDepth = 8
 )
 

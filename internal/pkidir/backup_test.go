@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -86,6 +87,34 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// A rollback may change nothing but modes; if it fails, those are put back as well.
+func TestFailedRollbackOfModes(t *testing.T) {
+	t.Parallel()
+	for n := int64(1); ; n++ {
+		root := newRoot(t)
+		admin := filepath.Join(root, "etc/kubernetes/admin.conf")
+		tree := open(t, options(root))
+		_, err := tree.Commit(t.Context(), renewalOf("new admin"))
+		check(t, err)
+		put(t, admin, "old admin", 0o644)
+		now := snapshot(t, root)
+
+		f, failed := failAt(n, syscall.EIO)
+		tree.home.fs = f
+		_, err = tree.Rollback(t.Context(), "")
+		if !failed() {
+			check(t, err)
+			now["etc/kubernetes/admin.conf"] = strings.Replace(now["etc/kubernetes/admin.conf"], "-rw-r--r--", "-rw-------", 1)
+			wantTree(t, root, now)
+			return
+		}
+		if err == nil {
+			t.Errorf("failure at step %d went unnoticed", n)
+		}
+		wantTree(t, root, now)
 	}
 }
 

@@ -1,0 +1,50 @@
+# make demo   build, then run the main job in a throw-away folder
+# make test   everything that judges the tree; fetches and builds what it needs
+# make bench  ratios against the real kubeadm
+GO      ?= go
+LAB     := $(CURDIR)/.lab/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X github.com/kubepki/kubepki/internal/cli.version=$(VERSION)
+FUZZTIME ?= 30s
+
+export CGO_ENABLED = 0
+
+.PHONY: build demo test race fuzz bench lint tidy man oracle clean
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
+
+demo: build
+	@sh test/demo.sh bin/kubepki
+
+oracle:
+	@test/kubernetes/build.sh kubeadm kubeconfigcheck
+
+test: oracle
+	$(GO) test -timeout 30m ./...
+	cd test/kubernetes && $(GO) vet ./...
+
+# The race detector needs cgo and a C compiler.
+race:
+	CGO_ENABLED=1 $(GO) test -short -race ./...
+
+# Every fuzz target of the tree, one after the other.
+fuzz:
+	@sh test/fuzz.sh $(FUZZTIME)
+
+bench: oracle
+	$(GO) run ./bench
+
+lint:
+	$(GO) vet ./...
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
+
+tidy:
+	$(GO) mod tidy
+	cd test/kubernetes && $(GO) mod tidy
+
+man: build
+	bin/kubepki man bin/man
+
+clean:
+	rm -rf bin .lab
