@@ -79,6 +79,9 @@ func (c Cluster) Validate() error {
 	if c.NodeName != "" && !isSubdomain(c.NodeName) {
 		fail("nodeRegistration.name", "%q is not a lower-case DNS name (RFC 1123)", c.NodeName)
 	}
+	if c.AdvertiseAddress.Zone() != "" {
+		fail("localAPIEndpoint.advertiseAddress", "%q has a zone, which cannot stand in a certificate", c.AdvertiseAddress)
+	}
 	if c.BindPort < 1 || c.BindPort > 65535 {
 		fail("localAPIEndpoint.bindPort", "%d is not a port: want 1 to 65535", c.BindPort)
 	}
@@ -92,21 +95,26 @@ func (c Cluster) Validate() error {
 	}
 	if !isSubdomain(c.DNSDomain) {
 		fail("networking.dnsDomain", "%q is not a lower-case DNS name (RFC 1123)", c.DNSDomain)
+	} else if !isSubdomain(c.serviceName()) {
+		fail("networking.dnsDomain", "too long: %s has more than 253 characters", c.serviceName())
 	}
-	for field, names := range map[string][]string{
-		"apiServer.certSANs": c.APIServerSANs, "etcd.local.serverCertSANs": c.EtcdServerSANs, "etcd.local.peerCertSANs": c.EtcdPeerSANs,
-	} {
+	validSANs := func(field string, names []string) {
 		for _, name := range names {
 			if !validSAN(name) {
 				fail(field, "%q is neither an IP address nor a DNS name (RFC 1123), with or without a leading \"*.\"", name)
 			}
 		}
 	}
-	for field, dir := range map[string]string{"certificatesDir": c.CertificatesDir, "kubeconfig-dir": c.KubeconfigDir} {
+	validSANs("apiServer.certSANs", c.APIServerSANs)
+	validSANs("etcd.local.serverCertSANs", c.EtcdServerSANs)
+	validSANs("etcd.local.peerCertSANs", c.EtcdPeerSANs)
+	absolute := func(field, dir string) {
 		if !path.IsAbs(dir) {
 			fail(field, "%q is not an absolute path", dir)
 		}
 	}
+	absolute("certificatesDir", c.CertificatesDir)
+	absolute("kubeconfig-dir", c.KubeconfigDir)
 	if _, err := pki.ParseAlgorithm(string(c.Algorithm)); err != nil {
 		fail("encryptionAlgorithm", "%v", err)
 	}
@@ -122,43 +130,63 @@ func (c Cluster) Validate() error {
 // serviceAddress is the address of the service "kubernetes": the first after the network
 // address of the first subnet.
 func (c Cluster) serviceAddress() (netip.Addr, error) {
-	first, _, _ := strings.Cut(c.ServiceSubnet, ",")
-	subnet, err := netip.ParsePrefix(strings.TrimSpace(first))
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%q is not a subnet such as %s", first, DefaultServiceSubnet)
+	var first netip.Prefix
+	for i, text := range strings.Split(c.ServiceSubnet, ",") {
+		subnet, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("%q is not a subnet such as %s", text, DefaultServiceSubnet)
+		}
+		if i == 0 {
+			first = subnet
+		}
 	}
-	addr := subnet.Masked().Addr().Next()
-	if !subnet.Contains(addr) {
-		return netip.Addr{}, fmt.Errorf("%s has no room for an address", subnet)
+	addr := first.Masked().Addr().Next()
+	if !first.Contains(addr) {
+		return netip.Addr{}, fmt.Errorf("%s has no room for an address", first)
 	}
 	return addr, nil
 }
 
-// splitEndpoint cuts host and port of controlPlaneEndpoint; the port may be left out.
+// serviceName is the full DNS name of the service "kubernetes".
+func (c Cluster) serviceName() string { return "kubernetes.default.svc." + c.DNSDomain }
+
+// splitEndpoint cuts host and port of controlPlaneEndpoint; without a port it is 0.
 func splitEndpoint(endpoint string) (host string, port int, err error) {
 	host, portText, splitErr := net.SplitHostPort(endpoint)
-	if splitErr != nil {
-		host, portText = strings.TrimSuffix(strings.TrimPrefix(endpoint, "["), "]"), ""
-	}
-	if portText != "" {
-		if port, err = strconv.Atoi(portText); err != nil || port < 1 || port > 65535 {
+	if splitErr != nil { // no port, so it is a name or an address, with or without brackets
+		host = endpoint
+		if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+			host = host[1 : len(host)-1]
+		}
+	} else {
+		number, err := strconv.ParseUint(portText, 10, 16)
+		if err != nil || number == 0 {
 			return "", 0, fmt.Errorf("%q: %q is not a port", endpoint, portText)
 		}
+		port = int(number)
 	}
-	if _, isAddress := parseAddress(host); !isAddress && !isSubdomain(host) {
+	if _, isAddress := parseAddress(host); !isAddress && !isHost(host) {
 		return "", 0, fmt.Errorf("%q: want host or host:port, with an IP address or a lower-case DNS name", endpoint)
 	}
 	return host, port, nil
 }
 
-var subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+var (
+	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	fourParts = regexp.MustCompile(`^[0-9]+(\.[0-9]+){3}$`)
+)
 
-// isSubdomain says whether s is a DNS subdomain as Kubernetes defines it (RFC 1123).
+// isSubdomain says whether s is a DNS subdomain as Kubernetes defines it: RFC 1123, at
+// most 253 characters, but with labels of any length.
 func isSubdomain(s string) bool { return len(s) <= 253 && subdomain.MatchString(s) }
+
+// isHost says whether s is a DNS name that nobody can take for a mistyped IP address:
+// programs differ on what "010.0.0.1" means.
+func isHost(s string) bool { return isSubdomain(s) && !fourParts.MatchString(s) }
 
 func validSAN(s string) bool {
 	_, isAddress := parseAddress(s)
-	return isAddress || isSubdomain(strings.TrimPrefix(s, "*."))
+	return isAddress || len(s) <= 253 && isHost(strings.TrimPrefix(s, "*."))
 }
 
 // parseAddress reads an IP address that can stand in a certificate. Addresses with a

@@ -69,7 +69,7 @@ func (c Cluster) alternativeNames(e Entry) (*nameSet, error) {
 		if err != nil {
 			return nil, fmt.Errorf("networking.serviceSubnet: %w", err)
 		}
-		names.add("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc."+c.DNSDomain)
+		names.add("kubernetes", "kubernetes.default", "kubernetes.default.svc", c.serviceName())
 		names.add(service.String(), c.AdvertiseAddress.String())
 		if c.ControlPlaneEndpoint != "" {
 			host, _, err := splitEndpoint(c.ControlPlaneEndpoint)
@@ -125,7 +125,7 @@ func (c Cluster) Server(e Entry) (string, error) {
 	if !c.AdvertiseAddress.IsValid() {
 		return "", &MissingFactError{e.Name, "advertise address"}
 	}
-	return "https://" + net.JoinHostPort(c.AdvertiseAddress.String(), strconv.Itoa(c.BindPort)), nil
+	return "https://" + net.JoinHostPort(c.AdvertiseAddress.Unmap().String(), strconv.Itoa(c.BindPort)), nil
 }
 
 // SharedServer returns the URL of the control plane's shared endpoint for the kubeconfig

@@ -56,7 +56,7 @@ func ParseAlgorithm(name string) (Algorithm, error) {
 }
 
 // AlgorithmOf names the algorithm of a public key. RSA keys of any size get a name
-// ("RSA-1024"); a key of another kind gets its Go type.
+// ("RSA-1024"); a key of another kind gets its Go type, or "unknown".
 func AlgorithmOf(pub crypto.PublicKey) Algorithm {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
@@ -65,6 +65,8 @@ func AlgorithmOf(pub crypto.PublicKey) Algorithm {
 		return Algorithm("ECDSA-" + strings.ReplaceAll(k.Curve.Params().Name, "-", ""))
 	case ed25519.PublicKey:
 		return Ed25519
+	case nil: // what crypto/x509 leaves for keys that it doesn't know
+		return "unknown"
 	}
 	return Algorithm(fmt.Sprintf("%T", pub))
 }
@@ -110,7 +112,7 @@ func GenerateKey(a Algorithm) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate %s key: %w", a, err)
 	}
-	return &Key{signer}, nil
+	return newKey(signer), nil
 }
 
 // GenerateKeys makes one key for each element of algorithms, in that order, on all
@@ -130,6 +132,9 @@ func GenerateKeys(ctx context.Context, algorithms []Algorithm) ([]*Key, error) {
 	}
 	keys := make([]*Key, len(algorithms))
 	for _, a := range order {
+		if ctx.Err() != nil { // select picks at random when a key is ready as well
+			return nil, cancelled(ctx)
+		}
 		made, err := generateMany(ctx, a, len(slots[a]))
 		if err != nil {
 			return nil, err
@@ -170,8 +175,12 @@ func generateMany(ctx context.Context, a Algorithm, n int) ([]*Key, error) {
 			}
 			keys = append(keys, r.key)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("generate %d %s keys: %w", n, a, context.Cause(ctx))
+			return nil, cancelled(ctx)
 		}
 	}
 	return keys, nil
+}
+
+func cancelled(ctx context.Context) error {
+	return fmt.Errorf("generate keys: %w", context.Cause(ctx))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"time"
@@ -21,6 +22,9 @@ type Authority struct {
 // the common name, also as a DNS name; critical CA:TRUE without path length; usages
 // digitalSignature and keyCertSign, and keyEncipherment with RSA keys.
 func NewAuthority(commonName string, key crypto.Signer, v Validity) (*Authority, error) {
+	if commonName == "" { // RFC 5280, 4.1.2.6
+		return nil, errors.New("create CA: it needs a common name")
+	}
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -48,16 +52,30 @@ func NewAuthority(commonName string, key crypto.Signer, v Validity) (*Authority,
 
 // LoadAuthority picks from a CA file the certificate that key belongs to. A bundle may
 // hold other CAs before and after it, as in the middle of a CA rotation; kubeadm only
-// ever looks at the first. The certificate must be a CA that may sign certificates.
+// ever looks at the first. Of several certificates for the same key, as after a CA's
+// renewal, the one that ends last counts. It must be a CA that may sign certificates.
+// A key that fits none fails with *KeyMismatchError.
 func LoadAuthority(bundle []*x509.Certificate, key crypto.Signer) (*Authority, error) {
+	if len(bundle) == 0 {
+		return nil, errors.New("there is no CA certificate")
+	}
+	var found *x509.Certificate
+	var unfit error
 	for _, cert := range bundle {
 		if !SamePublicKey(cert.PublicKey, key.Public()) {
 			continue
 		}
 		if err := CheckCA(cert); err != nil {
-			return nil, err
+			unfit = err
+		} else if found == nil || cert.NotAfter.After(found.NotAfter) {
+			found = cert
 		}
-		return &Authority{Certificate: cert, Key: key}, nil
+	}
+	switch {
+	case found != nil:
+		return &Authority{Certificate: found, Key: key}, nil
+	case unfit != nil:
+		return nil, unfit
 	}
 	return nil, &KeyMismatchError{Want: bundle[0].PublicKey, Have: key.Public()}
 }
@@ -108,6 +126,9 @@ func (a *Authority) Issue(p Profile, pub crypto.PublicKey, v Validity) (*x509.Ce
 	template := p.template(pub)
 	template.SerialNumber = serial
 	template.NotBefore, template.NotAfter = v.NotBefore, v.NotAfter
+	// crypto/x509 leaves it out when subject and issuer are equal, as with a node that
+	// is called like its CA; such a leaf would pass for a self-signed one.
+	template.AuthorityKeyId = a.Certificate.SubjectKeyId
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, pub, a.Key)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate %q: %w", template.Subject, err)

@@ -1,10 +1,8 @@
 package pki
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -13,64 +11,68 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 )
 
 // Key is a private key that can sign and be encoded on purpose, but never printed:
 // every fmt verb, JSON and slog show its fingerprint. It implements crypto.Signer.
 type Key struct {
-	signer crypto.Signer
+	// fmt cannot call methods on unexported fields of other structs and walks into
+	// them, but stops at a pointer.
+	signer *crypto.Signer
 }
 
+func newKey(signer crypto.Signer) *Key { return &Key{&signer} }
+
 // Public returns the public half.
-func (k *Key) Public() crypto.PublicKey { return k.signer.Public() }
+func (k Key) Public() crypto.PublicKey { return (*k.signer).Public() }
 
 // Sign implements crypto.Signer.
-func (k *Key) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return k.signer.Sign(random, digest, opts)
+func (k Key) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return (*k.signer).Sign(random, digest, opts)
 }
 
 // Algorithm names the key's kind and size.
-func (k *Key) Algorithm() Algorithm { return AlgorithmOf(k.Public()) }
+func (k Key) Algorithm() Algorithm { return AlgorithmOf(k.Public()) }
 
 // PEM encodes the private key as kubeadm does: RSA as PKCS#1, ECDSA as SEC 1; other
 // kinds as PKCS#8.
-func (k *Key) PEM() ([]byte, error) {
-	var block pem.Block
-	switch s := k.signer.(type) {
+func (k Key) PEM() ([]byte, error) {
+	var blockType string
+	var der []byte
+	var err error
+	switch s := (*k.signer).(type) {
 	case *rsa.PrivateKey:
-		block = pem.Block{Type: pemRSAKey, Bytes: x509.MarshalPKCS1PrivateKey(s)}
+		blockType, der = pemRSAKey, x509.MarshalPKCS1PrivateKey(s)
 	case *ecdsa.PrivateKey:
-		der, err := x509.MarshalECPrivateKey(s)
-		if err != nil {
-			return nil, fmt.Errorf("encode ECDSA key: %w", err)
-		}
-		block = pem.Block{Type: pemECKey, Bytes: der}
+		blockType = pemECKey
+		der, err = x509.MarshalECPrivateKey(s)
 	default:
-		der, err := x509.MarshalPKCS8PrivateKey(s)
-		if err != nil {
-			return nil, fmt.Errorf("encode key: %w", err)
-		}
-		block = pem.Block{Type: pemPKCS8Key, Bytes: der}
+		blockType = pemPKCS8Key
+		der, err = x509.MarshalPKCS8PrivateKey(s)
 	}
-	return pem.EncodeToMemory(&block), nil
+	if err != nil {
+		return nil, fmt.Errorf("encode %s key: %w", k.Algorithm(), err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}), nil
 }
 
 // String returns the algorithm and the key's fingerprint.
-func (k *Key) String() string {
-	if k == nil {
+func (k Key) String() string {
+	if k.signer == nil {
 		return "<no key>"
 	}
 	return fmt.Sprintf("%s key %s", k.Algorithm(), Fingerprint(k.Public()))
 }
 
 // Format implements fmt.Formatter so that no verb, not even %#v, reaches the key.
-func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // LogValue implements slog.LogValuer.
-func (k *Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // MarshalText keeps encoders of text and JSON away from the key.
-func (k *Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Fingerprint returns the SHA-256 of a public key's SubjectPublicKeyInfo in hex, the
 // same for a private key and every certificate made for it.
@@ -93,29 +95,37 @@ func SamePublicKey(a, b crypto.PublicKey) bool {
 // RSA, ECDSA or Ed25519. Other blocks before it (EC PARAMETERS, certificates) are
 // passed over. Errors are of type *ParseError and never quote the input.
 func ParseKey(data []byte) (*Key, error) {
-	data, err := pemInput(data)
+	blocks, _, err := decodePEM(data, "private key")
 	if err != nil {
 		return nil, err
 	}
-	seen := ""
-	for block, rest := nextPEM(data); block != nil; block, rest = nextPEM(rest) {
-		switch block.Type {
-		case pemRSAKey, pemECKey, pemPKCS8Key:
-			if block.Headers["DEK-Info"] != "" {
-				return nil, parseError(ReasonEncrypted, "the private key is encrypted")
-			}
-			return parseKeyDER(block.Type, block.Bytes)
-		case "ENCRYPTED PRIVATE KEY":
+	for _, block := range blocks {
+		switch {
+		case !strings.HasSuffix(block.Type, pemPKCS8Key):
+		case block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 			return nil, parseError(ReasonEncrypted, "the private key is encrypted")
+		case block.Type == pemRSAKey || block.Type == pemECKey || block.Type == pemPKCS8Key:
+			return parseKey(block.Bytes)
+		default:
+			return nil, parseError(ReasonUnsupportedKey, "keys in the form %.40q are not supported", block.Type)
 		}
-		seen = block.Type
 	}
-	return nil, missingBlock(data, "private key", seen)
+	return nil, wrongType(blocks, "private key")
 }
 
-func parseKeyDER(blockType string, der []byte) (*Key, error) {
-	// OpenSSL and others put PKCS#8 under an older heading now and then, so each
-	// form is tried, the one the heading names first.
+// KeyFromDER reads a private key in PKCS#8, PKCS#1 or SEC 1 DER. Errors are as those of
+// ParseKey.
+func KeyFromDER(der []byte) (*Key, error) { return parseKey(der) }
+
+// maxKeyDER leaves room for RSA keys of maxRSABits. Larger ones would take long to check.
+const maxKeyDER = 16 << 10
+
+func parseKey(der []byte) (*Key, error) {
+	if len(der) > maxKeyDER {
+		return nil, parseError(ReasonTooLarge, "the private key is larger than %d bytes", maxKeyDER)
+	}
+	// PEM headings don't always tell the form (OpenSSL and others put PKCS#8 under an
+	// older one now and then), so each is tried. No input fits two of them.
 	parsers := []func([]byte) (any, error){
 		x509.ParsePKCS8PrivateKey,
 		func(b []byte) (any, error) { return x509.ParsePKCS1PrivateKey(b) },
@@ -126,25 +136,16 @@ func parseKeyDER(blockType string, der []byte) (*Key, error) {
 		if err != nil {
 			continue
 		}
-		switch k := parsed.(type) {
-		case *rsa.PrivateKey:
-			return &Key{k}, nil
-		case *ecdsa.PrivateKey:
-			return &Key{k}, nil
-		case ed25519.PrivateKey:
-			return &Key{k}, nil
+		signer, ok := parsed.(crypto.Signer)
+		if !ok {
+			return nil, parseError(ReasonUnsupportedKey, "private keys of type %T are not supported", parsed)
 		}
-		return nil, parseError(ReasonUnsupportedKey, fmt.Sprintf("private keys of type %T are not supported", parsed))
+		if err := checkKey(signer.Public()); err != nil {
+			return nil, err
+		}
+		return newKey(signer), nil
 	}
-	return nil, parseError(ReasonMalformed, fmt.Sprintf("the %q block holds no usable private key", blockType))
-}
-
-// KeyFromDER reads a private key in PKCS#8, PKCS#1 or SEC 1 DER.
-func KeyFromDER(der []byte) (*Key, error) {
-	if len(der) > MaxPEM {
-		return nil, tooLarge()
-	}
-	return parseKeyDER("DER", der)
+	return nil, parseError(ReasonMalformed, "holds no usable private key in PKCS#8, PKCS#1 or SEC 1 form")
 }
 
 // PublicKeyPEM encodes a public key in PKIX form (RFC 5280, 4.1.2.7), as in sa.pub.
@@ -158,42 +159,36 @@ func PublicKeyPEM(pub crypto.PublicKey) ([]byte, error) {
 
 // ParsePublicKey reads the first public key in PEM data: PKIX, PKCS#1, or the one of
 // a certificate, which are the forms that kube-apiserver takes for service accounts.
+// Errors are of type *ParseError.
 func ParsePublicKey(data []byte) (crypto.PublicKey, error) {
-	data, err := pemInput(data)
+	blocks, _, err := decodePEM(data, "public key")
 	if err != nil {
 		return nil, err
 	}
-	seen := ""
-	for block, rest := nextPEM(data); block != nil; block, rest = nextPEM(rest) {
-		var pub crypto.PublicKey
-		var parseErr error
-		switch block.Type {
-		case pemPublicKey:
-			pub, parseErr = x509.ParsePKIXPublicKey(block.Bytes)
-		case "RSA PUBLIC KEY":
-			pub, parseErr = x509.ParsePKCS1PublicKey(block.Bytes)
-		case pemCertificate:
-			var cert *x509.Certificate
-			if cert, parseErr = x509.ParseCertificate(block.Bytes); parseErr == nil {
-				pub = cert.PublicKey
-			}
-		default:
-			seen = block.Type
-			continue
-		}
-		if parseErr != nil {
-			return nil, parseError(ReasonMalformed, fmt.Sprintf("the %q block holds no usable public key", block.Type))
-		}
-		return pub, nil
+	found := ofType(blocks, pemPublicKey, pemRSAPublicKey, pemCertificate)
+	if len(found) == 0 {
+		return nil, wrongType(blocks, "public key")
 	}
-	return nil, missingBlock(data, "public key", seen)
+	pub, err := publicKeyOf(found[0])
+	if err != nil {
+		return nil, parseError(ReasonMalformed, "the %q block holds no usable public key", found[0].Type)
+	}
+	if err := checkKey(pub); err != nil {
+		return nil, err
+	}
+	return pub, nil
 }
 
-// pemInput checks the size and strips a UTF-8 byte order mark, which editors on other
-// systems leave and which hides the first block from a PEM reader.
-func pemInput(data []byte) ([]byte, error) {
-	if len(data) > MaxPEM {
-		return nil, tooLarge()
+func publicKeyOf(block *pem.Block) (crypto.PublicKey, error) {
+	switch block.Type {
+	case pemRSAPublicKey:
+		return x509.ParsePKCS1PublicKey(block.Bytes)
+	case pemCertificate:
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		return cert.PublicKey, nil
 	}
-	return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), nil
+	return x509.ParsePKIXPublicKey(block.Bytes)
 }

@@ -2,9 +2,14 @@ package pki
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -18,14 +23,14 @@ const (
 	ReasonTooLarge       Reason = "TooLarge"       // more than MaxPEM bytes
 	ReasonNotPEM         Reason = "NotPEM"         // no PEM block at all
 	ReasonWrongType      Reason = "WrongType"      // PEM blocks, but none of the wanted kind
-	ReasonMalformed      Reason = "Malformed"      // a block of the wanted kind that does not decode
+	ReasonMalformed      Reason = "Malformed"      // a block that does not decode
 	ReasonEncrypted      Reason = "Encrypted"      // a key under a passphrase
-	ReasonUnsupportedKey Reason = "UnsupportedKey" // a key of a kind that clusters don't use
+	ReasonUnsupportedKey Reason = "UnsupportedKey" // a key of a kind or size that clusters don't use
 	ReasonTrailingData   Reason = "TrailingData"   // more than the one block allowed
 	ReasonBadSignature   Reason = "BadSignature"   // a request that its own key did not sign
 )
 
-// ParseError says why bytes are not what they should be. It never quotes them.
+// ParseError says why bytes are not what they should be. It never quotes key material.
 type ParseError struct {
 	Reason Reason
 	Detail string
@@ -33,72 +38,130 @@ type ParseError struct {
 
 func (e *ParseError) Error() string { return e.Detail }
 
-func parseError(r Reason, detail string) *ParseError { return &ParseError{Reason: r, Detail: detail} }
+func parseError(r Reason, format string, args ...any) *ParseError {
+	return &ParseError{Reason: r, Detail: fmt.Sprintf(format, args...)}
+}
 
 func tooLarge() *ParseError {
-	return parseError(ReasonTooLarge, fmt.Sprintf("larger than %d bytes", MaxPEM))
+	return parseError(ReasonTooLarge, "larger than %d bytes", MaxPEM)
 }
 
-func missingBlock(data []byte, want, seen string) *ParseError {
-	switch {
-	case len(bytes.TrimSpace(data)) == 0:
-		return parseError(ReasonEmpty, "empty: holds no "+want)
-	case seen != "":
-		return parseError(ReasonWrongType, fmt.Sprintf("holds a PEM block of type %q, but no %s", seen, want))
-	case bytes.Contains(data, []byte("-----BEGIN ")):
-		return parseError(ReasonMalformed, "a PEM block is cut short or damaged: no "+want+" can be read")
+// decodePEM splits data into its PEM blocks and the text behind the last one. CRLF, text
+// between blocks and a UTF-8 byte order mark in front are fine. want names in errors
+// what the caller looks for.
+func decodePEM(data []byte, want string) (blocks []*pem.Block, rest []byte, err error) {
+	if len(data) > MaxPEM {
+		return nil, nil, tooLarge()
 	}
-	return parseError(ReasonNotPEM, "not in PEM form: holds no "+want)
+	// Editors on other systems leave the mark, which hides the first block.
+	rest = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if len(bytes.TrimSpace(rest)) == 0 {
+		return nil, nil, parseError(ReasonEmpty, "empty: holds no %s", want)
+	}
+	begun := bytes.Count(rest, []byte("-----BEGIN "))
+	for {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		blocks, rest = append(blocks, block), after
+	}
+	switch {
+	case begun == 0:
+		return nil, nil, parseError(ReasonNotPEM, "not in PEM form: holds no %s", want)
+	case len(blocks) < begun:
+		// encoding/pem passes over what it cannot decode, so that the next block would
+		// be taken for the one that is missing.
+		return nil, nil, parseError(ReasonMalformed, "a PEM block is cut short or damaged: %d of %d can be read", len(blocks), begun)
+	}
+	return blocks, rest, nil
 }
 
-// nextPEM returns the next block. encoding/pem accepts CRLF and text between blocks.
-func nextPEM(data []byte) (*pem.Block, []byte) { return pem.Decode(data) }
+func wrongType(blocks []*pem.Block, want string) *ParseError {
+	return parseError(ReasonWrongType, "holds a PEM block of type %.40q, but no %s", blocks[0].Type, want)
+}
 
 // ParseCertificates reads every certificate of a PEM file in order: a leaf with its
 // intermediates, or a bundle of CAs. Blocks of other kinds are passed over; a damaged
-// certificate is an error, and so is a file without one.
+// block is an error, and so is a file without a certificate. Errors are of type
+// *ParseError.
 //
 // Certificates that Go refuses for their form but that are met in practice (a negative
 // serial number) fail with the reason in words.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
-	data, err := pemInput(data)
+	blocks, _, err := decodePEM(data, "certificate")
 	if err != nil {
 		return nil, err
 	}
 	var certs []*x509.Certificate
-	seen := ""
-	rest := data
-	for {
-		var block *pem.Block
-		if block, rest = nextPEM(rest); block == nil {
-			break
-		}
+	for _, block := range blocks {
 		if block.Type != pemCertificate {
-			seen = block.Type
 			continue
 		}
-		cert, err := CertificateFromDER(block.Bytes)
+		if len(block.Headers) > 0 {
+			return nil, parseError(ReasonMalformed, "certificate %d has PEM headers (RFC 7468 has none), so that Kubernetes passes it over", len(certs)+1)
+		}
+		cert, err := parseCertificate(block.Bytes)
 		if err != nil {
-			return nil, parseError(ReasonMalformed, fmt.Sprintf("certificate %d: %v", len(certs)+1, err))
+			return nil, parseError(err.Reason, "certificate %d: %s", len(certs)+1, err.Detail)
 		}
 		certs = append(certs, cert)
 	}
 	if len(certs) == 0 {
-		return nil, missingBlock(data, "certificate", seen)
-	}
-	if bytes.Contains(rest, []byte("-----BEGIN "+pemCertificate+"-----")) {
-		return nil, parseError(ReasonMalformed, fmt.Sprintf("certificate %d is cut short or damaged", len(certs)+1))
+		return nil, wrongType(blocks, "certificate")
 	}
 	return certs, nil
 }
 
-// CertificateFromDER reads one certificate in DER.
+// CertificateFromDER reads one certificate in DER. Errors are of type *ParseError.
 func CertificateFromDER(der []byte) (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(der)
+	cert, err := parseCertificate(der)
 	if err != nil {
-		return nil, parseError(ReasonMalformed, strings.TrimPrefix(err.Error(), "x509: "))
+		return nil, err
 	}
 	return cert, nil
+}
+
+func parseCertificate(der []byte) (*x509.Certificate, *ParseError) {
+	if len(der) > MaxPEM {
+		return nil, tooLarge()
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	return cert, checkKeySize(cert.PublicKey)
+}
+
+// malformed wraps what crypto/x509 says about the form of a certificate or request.
+func malformed(err error) *ParseError {
+	text := strings.TrimPrefix(err.Error(), "x509: ")
+	if strings.HasPrefix(text, "asn1: ") { // followed by Go's view of the structure
+		text = "does not decode as ASN.1"
+	}
+	return parseError(ReasonMalformed, "%s", text)
+}
+
+// maxRSABits bounds the moduli that are read, as OpenSSL does: one signature under a key
+// that fills MaxPEM would take minutes to check.
+const maxRSABits = 16384
+
+func checkKeySize(pub crypto.PublicKey) *ParseError {
+	if k, ok := pub.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
+		return parseError(ReasonUnsupportedKey, "RSA keys of more than %d bits are not supported", maxRSABits)
+	}
+	return nil
+}
+
+// checkKey refuses keys of a kind or size that clusters don't use.
+func checkKey(pub crypto.PublicKey) *ParseError {
+	switch pub.(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
+		return checkKeySize(pub)
+	case nil:
+		return parseError(ReasonUnsupportedKey, "keys of this kind are not supported")
+	}
+	return parseError(ReasonUnsupportedKey, "keys of type %T are not supported", pub)
 }
 
 // CertificatesPEM encodes certificates one after the other.
@@ -109,4 +172,15 @@ func CertificatesPEM(certs ...*x509.Certificate) []byte {
 		_ = pem.Encode(&out, &pem.Block{Type: pemCertificate, Bytes: c.Raw})
 	}
 	return out.Bytes()
+}
+
+// ofType returns the blocks of one of these types.
+func ofType(blocks []*pem.Block, types ...string) []*pem.Block {
+	var found []*pem.Block
+	for _, b := range blocks {
+		if slices.Contains(types, b.Type) {
+			found = append(found, b)
+		}
+	}
+	return found
 }

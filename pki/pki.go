@@ -15,7 +15,8 @@ package pki
 // biggest file that a cluster needs is a CA bundle of some dozen kilobytes.
 const MaxPEM = 1 << 20
 
-// PEM block types written by this package and by kubeadm (RFC 7468, RFC 8017, RFC 5915).
+// PEM block types (RFC 7468, RFC 8017, RFC 5915). The first six are written by this
+// package and by kubeadm, the others are only read.
 const (
 	pemCertificate = "CERTIFICATE"
 	pemRequest     = "CERTIFICATE REQUEST"
@@ -23,4 +24,7 @@ const (
 	pemECKey       = "EC PRIVATE KEY"
 	pemPKCS8Key    = "PRIVATE KEY"
 	pemPublicKey   = "PUBLIC KEY"
+
+	pemNewRequest   = "NEW CERTIFICATE REQUEST" // what older tools write for pemRequest
+	pemRSAPublicKey = "RSA PUBLIC KEY"
 )

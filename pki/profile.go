@@ -54,14 +54,20 @@ func ValidFor(now time.Time, period time.Duration) Validity {
 	}
 }
 
-// Extensions that the issuer computes anew (RFC 5280, 4.2.1).
+// Extensions that belong to one certificate and are made anew or left out
+// (RFC 5280, 4.2.1).
 var (
 	oidSubjectKeyID     = asn1.ObjectIdentifier{2, 5, 29, 14}
 	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidPrivateKeyPeriod = asn1.ObjectIdentifier{2, 5, 29, 16} // RFC 3280: dates of the old key
 	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidAuthorityKeyID   = asn1.ObjectIdentifier{2, 5, 29, 35}
 	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
+
+	ofOneCertificate = []asn1.ObjectIdentifier{
+		oidSubjectKeyID, oidKeyUsage, oidPrivateKeyPeriod, oidSubjectAltName, oidBasicConstraints, oidAuthorityKeyID, oidExtKeyUsage,
+	}
 )
 
 // ProfileOf returns the profile of an existing certificate, complete: the subject and
@@ -81,12 +87,11 @@ func ProfileOf(cert *x509.Certificate, sameIssuer bool) Profile {
 		Usages:         cert.ExtKeyUsage,
 		UnknownUsages:  cert.UnknownExtKeyUsage,
 	}
-	computed := []asn1.ObjectIdentifier{oidSubjectKeyID, oidKeyUsage, oidSubjectAltName, oidBasicConstraints, oidAuthorityKeyID, oidExtKeyUsage}
 	for _, e := range cert.Extensions {
 		if e.Id.Equal(oidSubjectAltName) {
 			p.RawSAN = e.Value
 		}
-		if sameIssuer && !isTransparency(e.Id) && !slices.ContainsFunc(computed, e.Id.Equal) {
+		if sameIssuer && !isTransparency(e.Id) && !slices.ContainsFunc(ofOneCertificate, e.Id.Equal) {
 			p.Extensions = append(p.Extensions, e)
 		}
 	}
@@ -123,7 +128,10 @@ func (p Profile) template(pub crypto.PublicKey) *x509.Certificate {
 
 // sanExtension is critical exactly when there is no subject (RFC 5280, 4.2.1.6).
 func (p Profile) sanExtension() pkix.Extension {
-	emptySubject := len(p.RawSubject) <= 2 && len(p.Subject.ToRDNSequence()) == 0
+	emptySubject := len(p.Subject.ToRDNSequence()) == 0
+	if p.RawSubject != nil {
+		emptySubject = len(p.RawSubject) <= 2 // an empty SEQUENCE
+	}
 	return pkix.Extension{Id: oidSubjectAltName, Critical: emptySubject, Value: p.RawSAN}
 }
 

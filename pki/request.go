@@ -32,29 +32,31 @@ func NewRequest(p Profile, key crypto.Signer) ([]byte, error) {
 }
 
 // ParseRequest reads a signing request strictly: exactly one PEM block, nothing behind
-// it, and a signature made with the key that it asks a certificate for.
+// it, and a signature made with the key that it asks a certificate for. Errors are of
+// type *ParseError.
 func ParseRequest(data []byte) (*x509.CertificateRequest, error) {
-	data, err := pemInput(data)
+	blocks, rest, err := decodePEM(data, "certificate request")
 	if err != nil {
 		return nil, err
 	}
-	block, rest := nextPEM(data)
-	if block == nil || (block.Type != pemRequest && block.Type != "NEW CERTIFICATE REQUEST") {
-		seen := ""
-		if block != nil {
-			seen = block.Type
-		}
-		return nil, missingBlock(data, "certificate request", seen)
+	switch {
+	case len(ofType(blocks, pemRequest, pemNewRequest)) == 0:
+		return nil, wrongType(blocks, "certificate request")
+	case len(blocks) > 1:
+		return nil, parseError(ReasonTrailingData, "holds %d PEM blocks: want one certificate request alone", len(blocks))
+	case len(bytes.TrimSpace(rest)) > 0:
+		return nil, parseError(ReasonTrailingData, "holds %d bytes behind the certificate request", len(rest))
 	}
-	if len(bytes.TrimSpace(rest)) > 0 {
-		return nil, parseError(ReasonTrailingData, "holds more than one certificate request")
-	}
-	req, err := x509.ParseCertificateRequest(block.Bytes)
+	req, err := x509.ParseCertificateRequest(blocks[0].Bytes)
 	if err != nil {
-		return nil, parseError(ReasonMalformed, fmt.Sprintf("the certificate request does not decode: %v", err))
+		return nil, malformed(err)
+	}
+	// Before the signature: one under an outsized key would take minutes.
+	if err := checkKey(req.PublicKey); err != nil {
+		return nil, err
 	}
 	if err := req.CheckSignature(); err != nil {
-		return nil, parseError(ReasonBadSignature, fmt.Sprintf("the certificate request is not signed by its own key: %v", err))
+		return nil, parseError(ReasonBadSignature, "the certificate request is not signed by its own key: %v", err)
 	}
 	return req, nil
 }

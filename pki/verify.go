@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -53,11 +54,14 @@ func (e *ChainError) Unwrap() error { return e.Err }
 // without usages any will do. Failures are of type *ChainError.
 //
 // The CAs are trusted as they are, whether self-signed or intermediates, as the
-// components of Kubernetes trust what stands in ca.crt.
+// components of Kubernetes trust what stands in ca.crt. Revocation lists are not
+// looked at: Kubernetes has none.
 func Verify(chain, trusted []*x509.Certificate, now time.Time, usages ...x509.ExtKeyUsage) error {
+	if len(chain) == 0 {
+		return &ChainError{ChainInvalid, errors.New("there is no certificate")}
+	}
 	leaf := chain[0]
-	// crypto/x509 names an expired leaf only when it finds no other fault first, and
-	// an expired CA as an unknown one; look before asking it.
+	// crypto/x509 names an expired leaf only when it finds no other fault first.
 	if err := checkDates(leaf, now); err != nil {
 		return err
 	}
@@ -75,7 +79,7 @@ func Verify(chain, trusted []*x509.Certificate, now time.Time, usages ...x509.Ex
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}
 	if _, err := leaf.Verify(options); err != nil {
-		return chainError(err, leaf, trusted, now)
+		return chainError(err, chain, trusted, now)
 	}
 	// VerifyOptions accepts a chain that has any of the usages; all are needed here.
 	for _, usage := range usages {
@@ -97,23 +101,45 @@ func checkDates(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-func chainError(err error, leaf *x509.Certificate, trusted []*x509.Certificate, now time.Time) error {
-	for _, ca := range trusted {
-		if SignedBy(leaf, ca) {
-			if dates := checkDates(ca, now); dates != nil {
-				return dates
-			}
+// chainError finds out why crypto/x509 refused a chain, which calls every fault above
+// the leaf an unknown authority: it walks up from the leaf until an issuer is missing
+// or out of date. When that ends at a trusted CA, something else is wrong.
+func chainError(err error, chain, trusted []*x509.Certificate, now time.Time) error {
+	cas := slices.Concat(trusted, chain[1:])
+	cert := chain[0]
+	for range len(cas) + 1 { // no path is longer, but there may be circles
+		if slices.ContainsFunc(trusted, cert.Equal) {
+			return &ChainError{ChainInvalid, fmt.Errorf("chain of certificate %q: %w", chain[0].Subject, err)}
+		}
+		issuer, dates := currentIssuer(cert, cas, now)
+		if dates != nil {
+			return dates
+		}
+		if issuer == nil {
+			break
+		}
+		cert = issuer
+	}
+	return &ChainError{ChainUnknownIssuer, fmt.Errorf("certificate %q was not signed by any of the %d CA certificates", cert.Subject, len(trusted))}
+}
+
+// currentIssuer returns the first issuer of cert that is valid now. When there are only
+// others, it says what is wrong with the first of those.
+func currentIssuer(cert *x509.Certificate, cas []*x509.Certificate, now time.Time) (*x509.Certificate, error) {
+	var fault error
+	for _, ca := range cas {
+		if !SignedBy(cert, ca) {
+			continue
+		}
+		err := checkDates(ca, now)
+		if err == nil {
+			return ca, nil
+		}
+		if fault == nil {
+			fault = err
 		}
 	}
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
-		return &ChainError{ChainUnknownIssuer, fmt.Errorf("certificate %q was not signed by any of the %d CA certificates", leaf.Subject, len(trusted))}
-	}
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		return &ChainError{ChainExpired, fmt.Errorf("a certificate in the chain of %q is outside its dates: %w", leaf.Subject, err)}
-	}
-	return &ChainError{ChainInvalid, err}
+	return nil, fault
 }
 
 // SignedBy says whether ca issued cert: names and signature fit. Dates are not looked at,
@@ -142,6 +168,12 @@ var usageNames = map[x509.ExtKeyUsage]string{
 	x509.ExtKeyUsageEmailProtection: "email protection",
 	x509.ExtKeyUsageTimeStamping:    "timestamping",
 	x509.ExtKeyUsageOCSPSigning:     "ocsp signing",
+
+	x509.ExtKeyUsageIPSECEndSystem:             "ipsec end system",
+	x509.ExtKeyUsageIPSECTunnel:                "ipsec tunnel",
+	x509.ExtKeyUsageIPSECUser:                  "ipsec user",
+	x509.ExtKeyUsageMicrosoftServerGatedCrypto: "microsoft sgc",
+	x509.ExtKeyUsageNetscapeServerGatedCrypto:  "netscape sgc",
 }
 
 // UsageName returns the name of an extended key usage as the Kubernetes API spells it.

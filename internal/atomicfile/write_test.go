@@ -300,7 +300,8 @@ func TestCreateAllStopsAtTheFirstError(t *testing.T) {
 	dir := t.TempDir()
 	var files []File
 	for i := range 100 {
-		files = append(files, File{filepath.Join(dir, string(rune('A'+i%26))+strings.Repeat("x", i/26)), []byte("x"), Attr{0o600, -1, -1}})
+		path := filepath.Join(dir, string(rune('A'+i%26))+strings.Repeat("x", i/26))
+		files = append(files, File{path, []byte("x"), Attr{0o600, -1, -1}})
 	}
 	put(t, files[3].Path, "old", 0o600)
 	if err := (FS{}).CreateAll(files...); !errors.Is(err, fs.ErrExist) {

@@ -19,6 +19,10 @@ func (a *app) certsCommand() *cobra.Command {
 		a.checkExpirationCommand(),
 		a.renewCommand(),
 		a.showCommand(),
+		a.generateCSRCommand(),
+		a.signCommand(),
+		a.importCommand(),
+		a.cleanCommand(),
 		a.certificateKeyCommand(),
 	)
 	return cmd

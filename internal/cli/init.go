@@ -15,7 +15,6 @@ import (
 // phase is a command of "init phase": a header line and the entries it makes.
 type phase struct {
 	name     string // "certs" or "kubeconfig"
-	subject  string // what the header calls the folder
 	short    string
 	kinds    []layout.Kind
 	describe func(layout.Entry) string

@@ -170,7 +170,7 @@ Exit codes: 0 fine, 1 failed, 2 misuse, 3 something needs attention.`,
 		},
 	}
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&a.root, "root", "", "`DIR` to put in front of every absolute path, to work on another machine's files")
+	flags.StringVar(&a.root, "root", "", "put `DIR` in front of every absolute path, to work on another machine's files")
 	flags.StringVarP(&a.output, "output", "o", "", "output `format`; each command names those that it has")
 	flags.IntVarP(&a.verbosity, "v", "v", 0, "how much to log to stderr: 0 nothing, 1 decisions, 5 every file")
 	flags.BoolVar(&a.noColor, "no-color", false, "never colour the output")
@@ -242,6 +242,7 @@ func makeStrict(cmd *cobra.Command) {
 }
 
 func suggestion(cmd *cobra.Command, word string) string {
+	cmd.SuggestionsMinimumDistance = 2
 	if names := cmd.SuggestionsFor(word); len(names) > 0 {
 		return fmt.Sprintf("; did you mean %q?", names[0])
 	}

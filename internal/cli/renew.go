@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -111,7 +112,7 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	if r.dryRun {
 		return r.finish(plan, nil)
 	}
-	backup, err := r.carryOut(ctx, t, plan)
+	backup, err := r.carryOut(ctx, t, plan, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
 	if err != nil {
 		return err
 	}
@@ -142,7 +143,7 @@ func (r *renewRun) check() error {
 	return nil
 }
 
-func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan) (*pkidir.Backup, error) {
+func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan, reason string) (*pkidir.Backup, error) {
 	var changes []pkidir.Change
 	var entries []layout.Entry
 	var err error
@@ -159,7 +160,7 @@ func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan) (*pk
 	if err != nil || len(changes) == 0 {
 		return nil, err
 	}
-	return r.app.commit(ctx, t, r.settings.cmd.CommandPath(), changes, entries)
+	return r.app.commit(ctx, t, reason, changes, entries)
 }
 
 // finish prints the outcome and chooses the exit code.
@@ -178,7 +179,7 @@ func (r *renewRun) finish(plan *renew.Plan, backup *pkidir.Backup) error {
 func (r *renewRun) printText(plan *renew.Plan, backup *pkidir.Backup) {
 	out := r.app.Stdout
 	for _, step := range plan.Steps {
-		r.printStep(plan, step)
+		r.printStep(step)
 		for _, note := range step.Notes {
 			r.app.notef("%s: %s", step.Entry.Name, note)
 		}
@@ -198,7 +199,7 @@ func (r *renewRun) printText(plan *renew.Plan, backup *pkidir.Backup) {
 
 // printStep writes kubeadm's line about one certificate; what kubeadm does not say has
 // the same form.
-func (r *renewRun) printStep(plan *renew.Plan, step renew.Step) {
+func (r *renewRun) printStep(step renew.Step) {
 	out, e := r.app.Stdout, step.Entry
 	switch {
 	case step.Reason == renew.Missing || step.Reason == renew.Removed:

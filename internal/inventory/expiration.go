@@ -176,32 +176,41 @@ func FormatTable(w io.Writer, x Expiration) error {
 	t := tabwriter.NewWriter(w, 10, 4, 3, ' ', 0)
 	fmt.Fprintln(t, "CERTIFICATE\tEXPIRES\tRESIDUAL TIME\tCERTIFICATE AUTHORITY\tEXTERNALLY MANAGED")
 	for _, row := range x.Certificates {
-		c := expirationCells(row)
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%-8s\n", c.name, c.expires, c.residual, row.CAName, c.external)
+		if mark := row.mark(); mark != "" {
+			fmt.Fprintf(t, "%s %s\t\t\t\t\n", mark, row.Name)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%-8s\n", row.Name, row.expires(), shortDuration(row.Residual), row.CAName, row.external())
 	}
 	fmt.Fprintln(t)
 	fmt.Fprintln(t, "CERTIFICATE AUTHORITY\tEXPIRES\tRESIDUAL TIME\tEXTERNALLY MANAGED")
 	for _, row := range x.Authorities {
-		c := expirationCells(row)
-		fmt.Fprintf(t, "%s\t%s\t%s\t%-8s\n", c.name, c.expires, c.residual, c.external)
+		if mark := row.mark(); mark != "" {
+			fmt.Fprintf(t, "%s %s\t\t\t\n", mark, row.Name)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%-8s\n", row.Name, row.expires(), shortDuration(row.Residual), row.external())
 	}
 	return t.Flush() // tabwriter holds everything back until here, errors of w too
 }
 
-type rowCells struct{ name, expires, residual, external string }
-
-func expirationCells(row ExpirationRow) rowCells {
+func (row ExpirationRow) mark() string {
 	switch {
 	case row.Missing:
-		return rowCells{name: "!MISSING! " + row.Name}
+		return "!MISSING!"
 	case row.Problem != "":
-		return rowCells{name: "!INVALID! " + row.Name}
+		return "!INVALID!"
 	}
-	external := "no"
+	return ""
+}
+
+func (row ExpirationRow) expires() string {
+	return row.ExpirationDate.UTC().Format("Jan 02, 2006 15:04 MST")
+}
+
+func (row ExpirationRow) external() string {
 	if row.ExternallyManaged {
-		external = "yes"
+		return "yes"
 	}
-	return rowCells{
-		row.Name, row.ExpirationDate.UTC().Format("Jan 02, 2006 15:04 MST"), shortDuration(row.Residual), external,
-	}
+	return "no"
 }

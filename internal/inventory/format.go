@@ -122,13 +122,21 @@ func printable(s string) string {
 	}, s)
 }
 
+// place names the item and, where the name does not say it, its file.
+func (it Item) place() string {
+	if it.Path == "" || it.Path == it.Name {
+		return itemName(it)
+	}
+	return itemName(it) + " (" + it.Path + ")"
+}
+
 // Explain writes one line for each finding of at least the given severity.
 func (r *Report) Explain(w io.Writer, least Severity) error {
 	out := bufio.NewWriter(w)
 	for _, it := range r.Items {
 		for _, f := range it.Findings {
 			if f.Severity.rank() >= least.rank() {
-				fmt.Fprintf(out, "%-8s  %s: %s: %s\n", f.Severity, printable(itemName(it)), f.Reason, printable(f.Message))
+				fmt.Fprintf(out, "%-8s  %s: %s: %s\n", f.Severity, printable(it.place()), f.Reason, printable(f.Message))
 			}
 		}
 	}

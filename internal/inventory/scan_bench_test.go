@@ -10,18 +10,20 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// makeTree fills a folder with n files of one PEM certificate each, 250 to a folder.
-func makeTree(tb testing.TB, n int) string {
+// makeTree fills a folder with n files of one PEM certificate each, 250 to a folder. put
+// makes each from one of a few: os.Link is quick, copyFile makes files of their own.
+func makeTree(tb testing.TB, n int, put func(from, to string) error) string {
 	tb.Helper()
 	ca := newAuthority(tb, "ca", testNow)
 	key := newKey(tb)
-	var files [64][]byte
-	for i := range files {
+	source, root := tb.TempDir(), tb.TempDir()
+	const distinct = 64
+	for i := range distinct {
 		profile := pki.Profile{DNSNames: []string{fmt.Sprintf("host-%d.example.test", i)}, Usages: serverAuth}
 		profile.Subject.CommonName = fmt.Sprintf("host-%d", i)
-		files[i] = pki.CertificatesPEM(issue(tb, ca, profile, key.Public()))
+		data := pki.CertificatesPEM(issue(tb, ca, profile, key.Public()))
+		writeFile(tb, filepath.Join(source, fmt.Sprint(i)), data, 0o644)
 	}
-	root := tb.TempDir()
 	for i := range n {
 		dir := filepath.Join(root, fmt.Sprintf("%04d", i/250))
 		if i%250 == 0 {
@@ -29,18 +31,26 @@ func makeTree(tb testing.TB, n int) string {
 				tb.Fatal(err)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d.crt", i%250)), files[i%len(files)], 0o644); err != nil {
+		if err := put(filepath.Join(source, fmt.Sprint(i%distinct)), filepath.Join(dir, fmt.Sprintf("%03d.crt", i%250))); err != nil {
 			tb.Fatal(err)
 		}
 	}
 	return root
 }
 
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o644)
+}
+
 // BenchmarkScan measures walk, read, parse, judge and print of a tree with one PEM
 // certificate in each file.
 func BenchmarkScan(b *testing.B) {
 	const n = 20_000
-	root := makeTree(b, n)
+	root := makeTree(b, n, copyFile)
 	outputs := []struct {
 		name string
 		make func() Writer

@@ -166,6 +166,7 @@ func sniffDER(head []byte, size int64) format {
 // it, if any.
 func (s *scanner) content(base Item, data []byte, mode fs.FileMode, keyFile string) []Item {
 	var items []Item
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // hides the first block from encoding/pem
 	format := sniff(data, int64(len(data)))
 	switch format {
 	case formatPEM:
@@ -254,7 +255,7 @@ func (s *scanner) pem(base Item, data []byte, mode fs.FileMode, keyFile string) 
 func countCertificateMarks(data []byte) int {
 	mark := []byte("\n-----BEGIN CERTIFICATE-----")
 	n := bytes.Count(data, mark)
-	if bytes.HasPrefix(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), mark[1:]) {
+	if bytes.HasPrefix(data, mark[1:]) {
 		n++
 	}
 	return n

@@ -223,6 +223,28 @@ func TestBackupsKeepTheirOrderWhenTheClockIsSetBack(t *testing.T) {
 	}
 }
 
+// A control plane has 27 files that a full renewal touches at most.
+func BenchmarkCommitOf27Files(b *testing.B) {
+	root := b.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "etc/kubernetes/pki"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	tree, err := Open(b.Context(), options(root))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tree.Close()
+	var changes []Change
+	for i := range 27 {
+		changes = append(changes, Change{Path: fmt.Sprintf("/etc/kubernetes/pki/%d.crt", i), Data: make([]byte, 1500)})
+	}
+	for b.Loop() {
+		if _, err := tree.Commit(b.Context(), Commit{Changes: changes}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func renewalOf(text string) Commit {
 	return Commit{Changes: []Change{{Path: "/etc/kubernetes/admin.conf", Data: []byte(text)}}}
 }

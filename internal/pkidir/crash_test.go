@@ -279,7 +279,8 @@ func TestDiskThatDies(t *testing.T) {
 	tree := open(t, o)
 	_, err := tree.Commit(t.Context(), renewal())
 	backup := filepath.Join(root, "etc/kubernetes/.kubepki/backups/20261122T101112Z")
-	if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "undoing it failed") || !strings.Contains(err.Error(), backup) {
+	if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "undoing it failed") ||
+		!strings.Contains(err.Error(), backup) {
 		t.Errorf("error %v", err)
 	}
 	// If the disk comes back, the next commit of the same tree takes care of the first.

@@ -158,14 +158,15 @@ func TestCommitThatIsRefusedChangesNothing(t *testing.T) {
 			},
 			err: "key does not fit",
 		},
-		"someone else changes a file meanwhile": {
+		"a file that the new state needs is missing": {
 			commit: Commit{
 				Changes: change("/etc/kubernetes/fresh"),
 				Verify: func(read func(string) ([]byte, error)) error {
-					return errOf(read("/mnt/pki/etcd/../../../interfere"))
+					_, err := read("/etc/kubernetes/pki/ca.crt")
+					return err
 				},
 			},
-			err: "no such file",
+			is: fs.ErrNotExist,
 		},
 	}
 	for name, c := range cases {
@@ -519,5 +520,3 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
-
-func errOf(_ []byte, err error) error { return err }

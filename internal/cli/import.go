@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/external"
+	"github.com/kubepki/kubepki/internal/pkidir"
+	"github.com/kubepki/kubepki/layout"
+)
+
+const importLong = `Take in the certificates that a CA has signed, whatever made them: from a folder or archive (tar,
+tar.gz, zip) of .crt, .pem or .cer files in PEM, with intermediates behind the certificate, or in
+DER. The file's name tells which certificate it is, as in certs sign. The folder may be the
+cluster's own, with the certificates in place.
+
+The private key is the cluster's (certs generate-csr), or lies beside the certificate and comes
+along (certs renew --csr-only). Every certificate is checked: key, issuer, dates, version, usages,
+subject and, against the request or the certificate that it replaces, alternative names. If one is
+refused, none is installed. Certificates for kubeconfigs are embedded together with ca.crt. The old
+files are kept (see kubepki backups).`
+
+func (a *app) importCommand() *cobra.Command {
+	run := &importRun{app: a}
+	cmd := &cobra.Command{
+		Use:   "import DIR|ARCHIVE",
+		Short: "Check and install certificates that a CA has signed",
+		Long:  importLong,
+		Example: `  kubepki certs import answers/
+  kubepki certs import /etc/kubernetes
+  kubepki certs import nodes-signed.tar.gz --only apiserver --dry-run`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return run.run(cmd.Context(), args[0]) },
+	}
+	run.settings.bindTree(a, cmd)
+	flags := cmd.Flags()
+	flags.StringSliceVar(&run.only, "only", nil, "take the certificate of this `name` only; may be given several times")
+	flags.BoolVar(&run.dryRun, "dry-run", false, "check the certificates, and change nothing")
+	_ = cmd.RegisterFlagCompletionFunc("only", completeRequestable)
+	formats(cmd, "text", structured)
+	return cmd
+}
+
+// importRun is one run of "certs import".
+type importRun struct {
+	app      *app
+	settings settings
+	only     []string
+	dryRun   bool
+}
+
+func (r *importRun) run(ctx context.Context, from string) error {
+	only, err := onlyNames(r.only)
+	if err != nil {
+		return err
+	}
+	config, err := r.settings.load()
+	if err != nil {
+		return err
+	}
+	open := r.app.open
+	if r.dryRun {
+		open = r.app.openReadOnly
+	}
+	t, err := open(ctx, config.Cluster)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	// After opening: the folder may be the tree's, and now nobody else changes it.
+	source, err := r.app.readSource(from, external.IsAnswer)
+	if err != nil {
+		return err
+	}
+	plan, err := external.PlanImport(t.Snapshot, source.files, external.ImportOptions{Only: only}, r.app.Now())
+	if err != nil {
+		return importHint(err, from)
+	}
+	for _, name := range plan.Ignored {
+		r.app.warnf("%s is passed over: its name is none of a certificate of the cluster", name)
+	}
+	if r.dryRun || plan.Refused() > 0 {
+		return r.finish(t, plan, nil, false)
+	}
+	changes, err := plan.Changes()
+	if err != nil {
+		return err
+	}
+	backup, err := r.app.commit(ctx, t, r.settings.cmd.CommandPath(), changes, plan.Entries())
+	if err != nil {
+		return err
+	}
+	return r.finish(t, plan, backup, true)
+}
+
+func importHint(err error, from string) error {
+	var ambiguous *external.AmbiguousError
+	if errors.As(err, &ambiguous) {
+		return withHint(fmt.Errorf("%s: %w", from, err), "import the folder of this node alone")
+	}
+	return noneFound(err, from)
+}
+
+// finish prints the outcome.
+func (r *importRun) finish(t *tree, plan *external.Import, backup *pkidir.Backup, installed bool) error {
+	if !r.app.isText() {
+		if err := r.app.printStructured(importReport(t.Cluster, plan, r.dryRun, installed, backup)); err != nil {
+			return err
+		}
+	} else {
+		r.printText(t.Cluster, plan, backup, installed)
+	}
+	if n := plan.Refused(); n > 0 {
+		return fmt.Errorf("%d of %d certificates are refused, nothing was installed", n, len(plan.Steps))
+	}
+	return nil
+}
+
+func (r *importRun) printText(c layout.Cluster, plan *external.Import, backup *pkidir.Backup, installed bool) {
+	out, refused := r.app.Stdout, plan.Refused() > 0
+	for _, step := range plan.Steps {
+		for _, p := range step.Problems {
+			fmt.Fprintf(out, "%s refused: %s\n", step.Path, p)
+		}
+		for _, w := range step.Warnings {
+			r.app.warnf("%s: %s", step.Path, w)
+		}
+		switch target := c.CertificatePath(step.Entry); {
+		case refused:
+		case step.InPlace:
+			fmt.Fprintf(out, "%s is in place and sound, until %s\n", target, day(step.Chain[0].NotAfter))
+		case r.dryRun:
+			fmt.Fprintf(out, "%s would go to %s, until %s\n", step.Path, target, day(step.Chain[0].NotAfter))
+		default:
+			fmt.Fprintf(out, "%s installed in %s, until %s\n", step.Path, target, day(step.Chain[0].NotAfter))
+		}
+	}
+	switch {
+	case !installed:
+	case backup == nil:
+		fmt.Fprintln(out, "\nEverything is in place: nothing had to be changed.")
+	default:
+		fmt.Fprintln(out, "\nDone. Restart what uses these certificates: kube-apiserver, kube-controller-manager, kube-scheduler, etcd and kubelet.")
+		r.app.notef("the old files are kept; to go back: kubepki rollback %s", backup.ID)
+	}
+}
+
+// importSchema names the form of Import; it changes only if a field goes away.
+const importSchema = "kubepki.io/import/v1"
+
+// Import is what "certs import -o json" prints.
+type Import struct {
+	SchemaVersion string                `json:"schemaVersion"`
+	DryRun        bool                  `json:"dryRun"`
+	Installed     bool                  `json:"installed"`        // all of them, or none
+	Backup        string                `json:"backup,omitempty"` // for kubepki rollback
+	Certificates  []ImportedCertificate `json:"certificates"`
+	Ignored       []string              `json:"ignored,omitempty"` // certificates with other names
+}
+
+// ImportedCertificate is the outcome for one certificate.
+type ImportedCertificate struct {
+	Name           string             `json:"name"`
+	Source         string             `json:"source"`
+	Path           string             `json:"path"` // where it belongs
+	Problems       []external.Problem `json:"problems,omitempty"`
+	Warnings       []external.Problem `json:"warnings,omitempty"`
+	InPlace        bool               `json:"inPlace"` // it was there already
+	NewKey         bool               `json:"newKey"`  // its key comes along
+	Serial         string             `json:"serial,omitempty"`
+	ExpirationDate *time.Time         `json:"expirationDate,omitempty"`
+}
+
+func importReport(c layout.Cluster, plan *external.Import, dryRun, installed bool, backup *pkidir.Backup) *Import {
+	r := &Import{SchemaVersion: importSchema, DryRun: dryRun, Installed: installed, Certificates: []ImportedCertificate{}, Ignored: plan.Ignored}
+	if backup != nil {
+		r.Backup = backup.ID
+	}
+	for _, step := range plan.Steps {
+		s := ImportedCertificate{
+			Name: step.Entry.Name, Source: step.Path, Path: c.CertificatePath(step.Entry),
+			Problems: step.Problems, Warnings: step.Warnings, InPlace: step.InPlace, NewKey: step.NewKey,
+		}
+		if len(step.Chain) > 0 {
+			s.Serial, s.ExpirationDate = serial(step.Chain[0].SerialNumber), utc(step.Chain[0].NotAfter)
+		}
+		r.Certificates = append(r.Certificates, s)
+	}
+	return r
+}
