@@ -136,6 +136,7 @@ func parseCertificate(der []byte) (*x509.Certificate, *ParseError) {
 // malformed wraps what crypto/x509 says about the form of a certificate or request.
 func malformed(err error) *ParseError {
 	text := strings.TrimPrefix(err.Error(), "x509: ")
+	text = strings.TrimPrefix(text, "asn1: syntax error: ")
 	if strings.HasPrefix(text, "asn1: ") { // followed by Go's view of the structure
 		text = "does not decode as ASN.1"
 	}

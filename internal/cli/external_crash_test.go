@@ -1,10 +1,11 @@
 package cli_test
 
 import (
-	"github.com/kubepki/kubepki/layout"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/kubepki/kubepki/layout"
 )
 
 // externalChanges says how many files each command of externalDisasters changes.

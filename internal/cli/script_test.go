@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +27,7 @@ const (
 	envNow    = "KUBEPKI_TEST_NOW"     // RFC 3339 time to take for now
 	envKillAt = "KUBEPKI_TEST_KILL_AT" // kill the process before this disk operation, counted from 1
 	envFailAt = "KUBEPKI_TEST_FAIL_AT" // "N ERRNO": let this disk operation fail; with EROFS all after it, too
+	envRoot   = "KUBEPKI_TEST_ROOT"    // goes in front of the arguments as --root
 	envCount  = "KUBEPKI_TEST_COUNT"   // file that gets the number of disk operations
 )
 
@@ -42,6 +45,9 @@ func runKubepki() int {
 			return 99
 		}
 		env.Now = func() time.Time { return now }
+	}
+	if root := os.Getenv(envRoot); root != "" {
+		env.Args = append([]string{"--root", root}, env.Args...)
 	}
 	var operations atomic.Int64
 	env.FS.Before = faults(&operations)
@@ -87,8 +93,29 @@ func TestScripts(t *testing.T) {
 			env.Setenv("NO_COLOR", "1")
 			return nil
 		},
+		Condition: func(condition string) (bool, error) {
+			if program, ok := strings.CutPrefix(condition, "has:"); ok {
+				_, err := exec.LookPath(program)
+				return err == nil, nil
+			}
+			if condition == "address" {
+				return hasAddress(), nil
+			}
+			return false, fmt.Errorf("unknown condition %q", condition)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": commandCode},
 	})
+}
+
+// hasAddress says whether this machine has an address that others could reach.
+func hasAddress() bool {
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().IsGlobalUnicast() {
+			return true
+		}
+	}
+	return false
 }
 
 // commandCode is the script command "code N PROGRAM ARGS...": run a program and expect

@@ -26,7 +26,7 @@ func TestLocate(t *testing.T) {
 			t.Errorf("locate(%q) = node %q, entry %q, %v: want node %q, entry %q", path, got.Node, got.Entry.Name, known, want.node, want.name)
 		}
 	}
-	for _, path := range []string{"server.csr", "web.crt", "admin.csr", "apiserver", "etcd.csr", "", "pki/etcd/apiserver-key.pem"} {
+	for _, path := range []string{"server.csr", "web.crt", "admin.csr", "etcd.csr", "", "pki/etcd/apiserver-key.pem"} {
 		if got, known := locate(path); known {
 			t.Errorf("locate(%q) = %q: want nothing", path, got.Entry.Name)
 		}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/kubepki/kubepki/layout"
 	"github.com/kubepki/kubepki/pki"
 )
 
@@ -96,23 +95,11 @@ func (j *judge) dates(it *Item, cert *x509.Certificate) {
 	}
 }
 
-func rotatedByKubelet(it *Item) bool {
-	switch it.Kind {
-	case KubeletClient:
-		return true
-	case KubeletServing:
-		return it.Name != kubeletOwn
-	}
-	return it.Name == layout.NameKubelet && it.CertificateFile != ""
-}
-
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
 // checkStrength looks at what no key or date can mend: the certificate has to be replaced.
 func checkStrength(it *Item, cert *x509.Certificate) {
-	if algorithm := pki.AlgorithmOf(cert.PublicKey); algorithm.Weak() {
-		it.add(WeakKey, Warning, "the key is %s: want at least RSA-%d or an elliptic curve of 256 bits", algorithm, pki.MinRSABits)
-	}
+	checkKeyStrength(it, pki.AlgorithmOf(cert.PublicKey))
 	switch cert.SignatureAlgorithm {
 	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
 		if isRoot(cert) {
@@ -123,6 +110,12 @@ func checkStrength(it *Item, cert *x509.Certificate) {
 	}
 	if cert.Version < 3 {
 		it.add(VersionOne, Warning, "X.509 version %d: it has no names, usages or constraints", cert.Version)
+	}
+}
+
+func checkKeyStrength(it *Item, a pki.Algorithm) {
+	if a.Weak() {
+		it.add(WeakKey, Warning, "the key is %s: want at least RSA-%d or an elliptic curve of 256 bits", a, pki.MinRSABits)
 	}
 }
 

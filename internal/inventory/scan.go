@@ -3,7 +3,6 @@ package inventory
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -31,7 +30,7 @@ type ScanOptions struct {
 //
 // The Summary counts what was emitted, also with an error.
 func Scan(ctx context.Context, root string, o ScanOptions, emit func(Item) error) (Summary, error) {
-	real, err := filepath.EvalSymlinks(root)
+	real, err := resolve(root)
 	if err != nil {
 		return Summary{}, fmt.Errorf("scan %s: %w", root, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -31,8 +30,14 @@ func scanned(t *testing.T, root string, passwords ...string) []string {
 		if it.Part != "" {
 			line += " " + it.Part
 		}
+		if it.Findings != nil {
+			line += ":"
+		}
 		for i, f := range it.Findings {
-			line += []string{", ", ": "}[boolOrder(i == 0)] + string(f.Reason) + " " + string(f.Severity)
+			if i > 0 {
+				line += ","
+			}
+			line += " " + string(f.Reason) + " " + string(f.Severity)
 		}
 		lines = append(lines, line)
 		return nil
@@ -148,6 +153,8 @@ func TestScanOfOneFile(t *testing.T) {
 		"a kubeconfig with nothing but a token":       {"config", kubeconfig.New(token), 0o600, []string{}},
 		"an open kubeconfig with nothing but a token": {"config", kubeconfig.New(token), 0o644, []string{"config: KeyMode critical"}},
 		"a kubeconfig that is not YAML":               {"config", []byte("apiVersion: v1\nkind: Config\nusers: {\n"), 0o600, []string{"config: Unreadable warning"}},
+		"a kubeconfig without apiVersion":             {"config", bytes.Replace(kubeconfig.New(config), []byte("apiVersion: v1\n"), nil, 1), 0o600, []string{`config user "u"`, `config cluster "c"`}},
+		"the configuration of another program":        {"c.yaml", []byte("apiVersion: skaffold/v4beta1\nkind: Config\n"), 0o644, []string{}},
 		"a manifest of another kind":                  {"m.yaml", []byte("apiVersion: v1\nkind: ConfigMap\n"), 0o644, []string{}},
 	}
 	for name, c := range cases {
@@ -211,44 +218,6 @@ func TestScanComparesACertificateWithTheKeyBesideIt(t *testing.T) {
 	}
 }
 
-func TestPKCS12ThatAsksForEndlessWorkIsNotTried(t *testing.T) {
-	t.Parallel()
-	type macData struct {
-		Digest     []byte
-		Salt       []byte
-		Iterations int
-	}
-	type authSafe struct {
-		Type    asn1.ObjectIdentifier
-		Content []byte
-	}
-	inner, err := asn1.Marshal(macData{[]byte("digest"), []byte("salt"), 1 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
-	for name, pfx := range map[string]struct {
-		Version  int
-		AuthSafe authSafe
-		Mac      macData
-	}{
-		"to check the password": {3, authSafe{data, nil}, macData{[]byte("digest"), []byte("salt"), 1 << 40}},
-		"to decrypt":            {3, authSafe{data, inner}, macData{[]byte("digest"), []byte("salt"), 1}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			der, err := asn1.Marshal(pfx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			items := newScanner(ScanOptions{Now: testNow}).content(Item{Path: "a.p12"}, der, 0o600, "")
-			if len(items) != 1 || len(items[0].Findings) != 1 || !strings.Contains(items[0].Findings[0].Message, "rounds") {
-				t.Errorf("items %+v", items)
-			}
-		})
-	}
-}
-
 func TestScanReportsEveryFileOnceInTheOrderOfNames(t *testing.T) {
 	t.Parallel()
 	s := newSamples(t)
@@ -280,6 +249,21 @@ func TestScanReportsEveryFileOnceInTheOrderOfNames(t *testing.T) {
 	}
 	if got := scanned(t, root); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestScanOfARelativePathKnowsWhatLiesBelowIt(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writeFile(t, "d/a.crt", newSamples(t).pem(), 0o644)
+	there, err := filepath.Abs("d/a.crt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(there, "d/link.crt"); err != nil {
+		t.Fatal(err)
+	}
+	if got := scanned(t, "d"); !slices.Equal(got, []string{"a.crt"}) {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -105,63 +104,6 @@ func (s *scanner) read(path string) ([]byte, fs.FileMode, error) {
 	return s.buf[:n], info.Mode(), nil
 }
 
-type format int
-
-const (
-	formatNone format = iota
-	formatPEM
-	formatDER
-	formatPKCS12
-	formatKubeconfig
-)
-
-var (
-	pemMark = []byte("-----BEGIN ")
-	// A kubeconfig says so at the top level of its YAML, or anywhere in its JSON.
-	kindConfig = regexp.MustCompile(`(?m)^kind:[ \t]*["']?Config["']?[ \t\r]*(#.*)?$|"kind"[ \t\r\n]*:[ \t\r\n]*"Config"`)
-)
-
-// sniff tells from the first bytes of a file what it may be. size is that of the whole
-// file, to which the length in a DER header has to fit.
-func sniff(head []byte, size int64) format {
-	if f := sniffDER(head, size); f != formatNone {
-		return f
-	}
-	switch {
-	case bytes.Contains(head, pemMark):
-		return formatPEM
-	case bytes.IndexByte(head, 0) < 0 && (bytes.Contains(head, []byte("clusters")) || bytes.Contains(head, []byte("Config"))):
-		return formatKubeconfig
-	}
-	return formatNone
-}
-
-// sniffDER tells PKCS#12 (RFC 7292, 4: a sequence that begins with version 3) from other
-// sequences in definite-length encoding.
-func sniffDER(head []byte, size int64) format {
-	if len(head) < 8 || head[0] != 0x30 {
-		return formatNone
-	}
-	length, header := int64(head[1]), 2
-	if n := int(head[1] & 0x7f); head[1] >= 0x80 {
-		if n < 1 || n > 4 {
-			return formatNone
-		}
-		length = 0
-		for _, b := range head[2 : 2+n] {
-			length = length<<8 | int64(b)
-		}
-		header += n
-	}
-	switch {
-	case int64(header)+length != size:
-		return formatNone
-	case bytes.HasPrefix(head[header:], []byte{0x02, 0x01, 0x03}):
-		return formatPKCS12
-	}
-	return formatDER
-}
-
 // content returns the items of a file's bytes. keyFile is the private key that lies beside
 // it, if any.
 func (s *scanner) content(base Item, data []byte, mode fs.FileMode, keyFile string) []Item {
@@ -237,7 +179,7 @@ func (s *scanner) pem(base Item, data []byte, mode fs.FileMode, keyFile string) 
 	}
 	file := base // for what concerns no certificate
 	if damaged > 0 || blocks == 0 && hasCertificateName(base.Path) {
-		file.add(Unreadable, Warning, "%d PEM blocks are cut short or damaged", max(damaged, 1))
+		file.add(Unreadable, Warning, "PEM blocks that are cut short or damaged: %d", max(damaged, 1))
 	}
 	if len(keys) > 0 && len(items) > 0 {
 		checkMode(&items[0], base.Path, mode)
@@ -320,7 +262,7 @@ func (s *scanner) der(base Item, data []byte, keyFile string) []Item {
 
 // kubeconfig reads the certificates that are embedded: every user's and every cluster's.
 func (s *scanner) kubeconfig(base Item, data []byte, mode fs.FileMode) []Item {
-	if !kindConfig.Match(data) {
+	if !isKubeconfig(data) {
 		return nil
 	}
 	config, err := kubeconfig.Parse(data)

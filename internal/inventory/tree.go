@@ -3,9 +3,7 @@ package inventory
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -114,7 +112,7 @@ func (t *tree) content(base Item, missing Severity) ([]byte, bool) {
 	case err == nil:
 		return data, true
 	case !errors.Is(err, fs.ErrNotExist):
-		base.add(Unreadable, Critical, "%v", err)
+		base.add(Unreadable, unreadable(err), "%v", err)
 	case missing == "":
 		return nil, false
 	case base.Name == layout.NameSuperAdmin:
@@ -191,6 +189,10 @@ func (t *tree) leaf(e layout.Entry) {
 	t.add(items...)
 }
 
+// maxChain is how many certificates of a leaf's file are followed to find its CA; real
+// chains have two or three.
+const maxChain = 10
+
 // checkLeaf judges a leaf and its chain against the CA that should have signed it.
 func (t *tree) checkLeaf(items []Item, certs []*x509.Certificate, issuer string, wrong Severity, usages []x509.ExtKeyUsage) {
 	it, cert := &items[0], certs[0]
@@ -199,7 +201,7 @@ func (t *tree) checkLeaf(items []Item, certs []*x509.Certificate, issuer string,
 	}
 	checkUsages(it, cert, usages)
 	want, known := t.find(issuer)
-	name, ca := t.signer(cert, certs[1:], issuer)
+	name, ca := t.signer(cert, certs[1:min(len(certs), maxChain)], issuer)
 	for i := range items {
 		items[i].SignedBy, items[i].ExternallyManaged = name, known && want.external
 	}
@@ -222,14 +224,15 @@ func (t *tree) checkLeaf(items []Item, certs []*x509.Certificate, issuer string,
 // signer returns the name of the CA that cert leads to, over chain if need be, and that
 // CA's certificate. It tries the CA called first before the others.
 func (t *tree) signer(cert *x509.Certificate, chain []*x509.Certificate, first string) (string, *x509.Certificate) {
-	candidates := slices.Clone(t.authorities)
-	slices.SortStableFunc(candidates, func(a, b authority) int {
-		return boolOrder(a.name != first) - boolOrder(b.name != first)
-	})
-	for _, a := range candidates {
-		for _, ca := range a.certs {
-			if signed(cert, ca) {
-				return a.name, ca
+	for _, preferred := range []bool{true, false} {
+		for _, a := range t.authorities {
+			if preferred != (a.name == first) {
+				continue
+			}
+			for _, ca := range a.certs {
+				if signed(cert, ca) {
+					return a.name, ca
+				}
 			}
 		}
 	}
@@ -239,67 +242,6 @@ func (t *tree) signer(cert *x509.Certificate, chain []*x509.Certificate, first s
 		}
 	}
 	return "", nil
-}
-
-func boolOrder(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// checkKeyFile judges the private key that belongs to one of certs.
-func (t *tree) checkKeyFile(it *Item, certs []*x509.Certificate, name string) {
-	data, err := t.files.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		it.add(KeyMissing, Critical, "%s does not exist", name)
-		return
-	}
-	t.checkMode(it, name)
-	if err != nil {
-		it.add(Unreadable, unreadable(err), "%v", err)
-		return
-	}
-	checkKey(it, certs, name, data)
-}
-
-// unreadable is how bad it is that a private key cannot be opened. Who lacks the
-// permission is not root, and learns nothing about the key.
-func unreadable(err error) Severity {
-	if errors.Is(err, fs.ErrPermission) {
-		return Info
-	}
-	return Critical
-}
-
-// checkKey judges the PEM of the private key that belongs to one of certs.
-func checkKey(it *Item, certs []*x509.Certificate, name string, data []byte) {
-	key, err := pki.ParseKey(data)
-	var parse *pki.ParseError
-	switch {
-	case errors.As(err, &parse) && parse.Reason == pki.ReasonEncrypted:
-		it.add(Encrypted, Critical, "%s: %v, and no component can ask for the passphrase", name, err)
-	case err != nil:
-		it.add(Unreadable, Critical, "%s: %v", name, err)
-	case !slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return pki.CheckPair(c, key) == nil }):
-		it.add(KeyMismatch, Critical, "%s: %v", name, pki.CheckPair(certs[0], key))
-	}
-}
-
-// checkMode reports files with key material that others than the owner may read.
-func (t *tree) checkMode(it *Item, name string) {
-	if info, err := os.Stat(t.files.Path(name)); err == nil {
-		checkMode(it, name, info.Mode())
-	}
-}
-
-func checkMode(it *Item, name string, mode fs.FileMode) {
-	switch {
-	case mode.Perm()&0o007 != 0:
-		it.add(KeyMode, Critical, "%s has mode %04o: every user may use the key; want 0600", name, mode.Perm())
-	case mode.Perm()&0o070 != 0:
-		it.add(KeyMode, Warning, "%s has mode %04o: its group may use the key; want 0600", name, mode.Perm())
-	}
 }
 
 // checkNames compares a serving certificate with the names that the cluster's settings
@@ -327,42 +269,4 @@ func (t *tree) checkNames(it *Item, cert *x509.Certificate, e layout.Entry) {
 	if len(lacks) > 0 {
 		it.add(MissingSAN, Warning, "lacks the subject alternative names %s", strings.Join(lacks, ", "))
 	}
-}
-
-// serviceAccount judges the key pair that signs tokens.
-func (t *tree) serviceAccount(e layout.Entry) {
-	it := Item{Name: e.Name, Kind: ServiceAccount, Path: t.cluster.KeyPath(e)}
-	missing := t.expected(e)
-	keyData, ok := t.content(it, missing)
-	if !ok {
-		return
-	}
-	t.checkMode(&it, it.Path)
-	key, err := pki.ParseKey(keyData)
-	if err != nil {
-		it.add(Unreadable, Critical, "%v", err)
-		t.add(it)
-		return
-	}
-	it.Algorithm, it.PublicKey = string(key.Algorithm()), pki.Fingerprint(key.Public())
-	if key.Algorithm().Weak() {
-		it.add(WeakKey, Warning, "the key is %s: want at least RSA-%d or an elliptic curve of 256 bits", key.Algorithm(), pki.MinRSABits)
-	}
-	public := t.cluster.PublicKeyPath(e)
-	pubData, err := t.files.ReadFile(public)
-	if err == nil {
-		pub, parseErr := pki.ParsePublicKey(pubData)
-		if parseErr != nil {
-			err = fmt.Errorf("%s: %w", public, parseErr)
-		} else if !pki.SamePublicKey(pub, key.Public()) {
-			it.add(PublicKeyMismatch, Critical, "%s is not the public half of %s", public, it.Path)
-		}
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		it.add(Missing, Critical, "%s does not exist", public)
-	case err != nil:
-		it.add(Unreadable, Critical, "%v", err)
-	}
-	t.add(it)
 }

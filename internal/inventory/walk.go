@@ -21,7 +21,7 @@ type job struct {
 // folder. It holds the names of one folder per level and nothing else.
 type walker struct {
 	ctx  context.Context
-	root string // links followed
+	root string // resolved
 	send func(job) error
 }
 
@@ -101,7 +101,7 @@ func readNames(dir string) ([]dirName, error) {
 // its own name and left out here, so that every file is reported once; folders that only a
 // link leads to are not entered.
 func (w *walker) link(path string) error {
-	target, err := filepath.EvalSymlinks(path)
+	target, err := resolve(path)
 	if err != nil {
 		if !hasCertificateName(path) {
 			return nil
@@ -118,6 +118,15 @@ func (w *walker) link(path string) error {
 	return w.send(job{path: path})
 }
 
+// resolve returns the absolute path of what path leads to over symbolic links.
+func resolve(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(real)
+}
+
 // keyBeside returns the path of the private key that by its name belongs to a certificate.
 func keyBeside(names []dirName, dir, name string) string {
 	ext := filepath.Ext(name)
@@ -132,14 +141,4 @@ func keyBeside(names []dirName, dir, name string) string {
 		return ""
 	}
 	return filepath.Join(dir, key)
-}
-
-// hasCertificateName says whether a file is by its name a certificate, so that it is a
-// finding when nothing can be read in it. Keys don't expire and have many formats.
-func hasCertificateName(path string) bool {
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".crt", ".cer", ".der", ".pem", ".p12", ".pfx":
-		return true
-	}
-	return false
 }

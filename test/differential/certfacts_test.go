@@ -31,6 +31,11 @@ func certificateFacts(cert *x509.Certificate, at time.Time, authorities map[stri
 		"not before":          fromStart(cert.NotBefore, at),
 		"not after":           fromStart(cert.NotAfter, at),
 	}
+	for _, ca := range authorities {
+		if cert.NotAfter.Equal(ca.NotAfter) && !cert.Equal(ca) && cert.CheckSignatureFrom(ca) == nil {
+			f["not after"] += withItsCA
+		}
+	}
 	var order []string
 	for _, e := range cert.Extensions {
 		order = append(order, extensionName(e.Id))
@@ -39,6 +44,9 @@ func certificateFacts(cert *x509.Certificate, at time.Time, authorities map[stri
 	f["extensions"] = strings.Join(order, ", ")
 	return f
 }
+
+// withItsCA marks the end of a certificate that is also that of its CA, to the second.
+const withItsCA = ", with its CA"
 
 // fromStart tells a time as a distance from the start of the program that chose it. The
 // tests use periods of whole minutes, and no program needs half a minute to look at the

@@ -51,8 +51,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	useMemory()
+	if baseDir, err = os.MkdirTemp("", "differential"); err != nil {
+		fmt.Fprintln(os.Stderr, "differential:", err)
+		return 1
+	}
+	defer os.RemoveAll(baseDir)
 	return m.Run()
 }
+
+// baseDir is the folder of the tree that kubeadm makes once for all scenarios.
+var baseDir string
 
 // useMemory puts the trees into memory where there is such a file system: kubepki syncs
 // every file, and how fast a busy disk does that is not what is compared.
