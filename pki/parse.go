@@ -140,7 +140,7 @@ func malformed(err error) *ParseError {
 	if strings.HasPrefix(text, "asn1: ") { // followed by Go's view of the structure
 		text = "does not decode as ASN.1"
 	}
-	return parseError(ReasonMalformed, "%s", text)
+	return parseError(ReasonMalformed, "%.200s", text) // some quote names of any length
 }
 
 // maxRSABits bounds the moduli that are read, as OpenSSL does: one signature under a key

@@ -94,7 +94,7 @@ func PlanImport(s snapshot.Snapshot, files *Files, o ImportOptions, now time.Tim
 	seen := map[string]string{}
 	for _, file := range files.Files {
 		where, known := locate(file.Path)
-		if !known || !isCertificate(file.Path) || !wanted(o.Only, where.Entry) {
+		if !known || where.Entry.Issuer == "" || !isCertificate(file.Path) || !wanted(o.Only, where.Entry) {
 			continue
 		}
 		nodes[where.Node] = true
@@ -191,11 +191,11 @@ func (p *importPlanner) findKey(step *ImportStep, live held) {
 	case beside != nil && pki.CheckPair(leaf, beside) == nil:
 		step.NewKey, step.key = true, beside
 	case beside != nil:
-		step.refuse(KeyMismatch, "%v", pki.CheckPair(leaf, beside))
+		step.refuse(KeyMismatch, "%s: %v", replaceExt(step.Path, keyExt), pki.CheckPair(leaf, beside))
 	case !isAbsent(err):
 		step.refuse(KeyUnreadable, "%v", err)
 	case live.key != nil:
-		step.refuse(KeyMismatch, "%v of %s", pki.CheckPair(leaf, live.key), p.snapshot.Cluster.KeyPath(step.Entry))
+		step.refuse(KeyMismatch, "%s: %v", p.snapshot.Cluster.KeyPath(step.Entry), pki.CheckPair(leaf, live.key))
 	case !isAbsent(live.keyErr):
 		step.refuse(KeyUnreadable, "%v", live.keyErr)
 	default:
@@ -228,6 +228,11 @@ func (p *importPlanner) loadKubeconfig(step *ImportStep) held {
 	if err != nil {
 		step.refuse(KubeconfigUnusable, "read kubeconfig %s: %v", name, err)
 		return held{keyErr: err}
+	}
+	if user.ClientCertificate != "" || user.ClientKey != "" {
+		step.refuse(KubeconfigUnusable, "user %q in %s refers to files of its own: %s", user.Name, name,
+			strings.TrimSpace(user.ClientCertificate+" "+user.ClientKey))
+		return held{}
 	}
 	step.file = file
 	live := held{keyErr: fs.ErrNotExist}

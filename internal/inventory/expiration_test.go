@@ -21,8 +21,10 @@ func TestResidualTimeIsWrittenAsKubeadmDoes(t *testing.T) {
 		{-year, "<invalid>"}, {-2 * time.Second, "<invalid>"}, {-1999 * time.Millisecond, "0s"}, {-time.Second, "0s"}, {0, "0s"},
 		{999 * time.Millisecond, "0s"}, {119 * time.Second, "119s"}, {2 * time.Minute, "2m"}, {2*time.Minute + time.Second, "2m1s"},
 		{10*time.Minute - time.Nanosecond, "9m59s"}, {10*time.Minute + 59*time.Second, "10m"}, {180*time.Minute - time.Second, "179m"},
-		{3 * time.Hour, "3h"}, {3*time.Hour + time.Minute, "3h1m"}, {8*time.Hour - time.Second, "7h59m"}, {8*time.Hour + 59*time.Minute, "8h"},
-		{48*time.Hour - time.Second, "47h"}, {2 * day, "2d"}, {2*day + time.Hour, "2d1h"}, {8*day - time.Second, "7d23h"}, {8*day + 23*time.Hour, "8d"},
+		{3 * time.Hour, "3h"}, {3*time.Hour + time.Minute, "3h1m"}, {8*time.Hour - time.Second, "7h59m"},
+		{8*time.Hour + 59*time.Minute, "8h"},
+		{48*time.Hour - time.Second, "47h"}, {2 * day, "2d"}, {2*day + time.Hour, "2d1h"}, {8*day - time.Second, "7d23h"},
+		{8*day + 23*time.Hour, "8d"},
 		{2*year - time.Second, "729d"}, {2 * year, "2y"}, {2*year + day, "2y1d"}, {8*year - time.Second, "7y364d"}, {8*year + 364*day, "8y"},
 	} {
 		if got := shortDuration(c.left); got != c.want {

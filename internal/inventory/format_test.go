@@ -189,13 +189,16 @@ func TestNagios(t *testing.T) {
 	}{
 		"all is well": {
 			Summary{Certificates: 3, FirstExpiry: testNow.Add(year), Findings: Counts{Info: 1}}, NagiosOK,
-			"KUBEPKI OK - 0 expired, 0 due within 30 d, 3 certificates | expired=0;;0 due=0;0 critical=0;;0 warning=0;0 min_days=365;30:;0:\n"},
+			"KUBEPKI OK - 0 expired, 0 due within 30 d, 3 certificates" +
+				" | expired=0;;0 due=0;0 critical=0;;0 warning=0;0 min_days=365;30:;0:\n"},
 		"one is due": {
 			Summary{Certificates: 3, DueSoon: 1, FirstExpiry: soon, Findings: Counts{Warning: 1}}, NagiosWarning,
-			"KUBEPKI WARNING - 0 expired, 1 due within 30 d, 3 certificates | expired=0;;0 due=1;0 critical=0;;0 warning=1;0 min_days=2;30:;0:\n"},
+			"KUBEPKI WARNING - 0 expired, 1 due within 30 d, 3 certificates" +
+				" | expired=0;;0 due=1;0 critical=0;;0 warning=1;0 min_days=2;30:;0:\n"},
 		"expired ones and a wrong issuer": {
 			Summary{Certificates: 3, Expired: 2, FirstExpiry: testNow.Add(-1), Findings: Counts{Critical: 3}}, NagiosCritical,
-			"KUBEPKI CRITICAL - 2 expired, 0 due within 30 d, 1 other problem, 3 certificates | expired=2;;0 due=0;0 critical=3;;0 warning=0;0 min_days=-1;30:;0:\n"},
+			"KUBEPKI CRITICAL - 2 expired, 0 due within 30 d, 1 other problem, 3 certificates" +
+				" | expired=2;;0 due=0;0 critical=3;;0 warning=0;0 min_days=-1;30:;0:\n"},
 		"nothing was found": {
 			Summary{}, NagiosUnknown,
 			"KUBEPKI UNKNOWN - 0 expired, 0 due within 30 d, 0 certificates | expired=0;;0 due=0;0 critical=0;;0 warning=0;0 min_days=U;30:;0:\n"},

@@ -95,7 +95,9 @@ func TestScanOfOneFile(t *testing.T) {
 	s := newSamples(t)
 	authority := pki.CertificatesPEM(s.ca.Certificate)
 	serving := issue(t, s.ca, pki.Profile{Usages: serverAuth}, s.key.Public())
-	old := issueFor(t, s.ca, pki.Profile{Usages: clientAuth}, s.key.Public(), pki.Validity{NotBefore: testNow.Add(-year), NotAfter: testNow.Add(-1)})
+	past := pki.Validity{NotBefore: testNow.Add(-year), NotAfter: testNow.Add(-1)}
+	old := issueFor(t, s.ca, pki.Profile{Usages: clientAuth}, s.key.Public(), past)
+	noPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})
 	config := kubeconfig.Spec{
 		ClusterName: "c", Server: "https://192.0.2.1", User: "u", CertificateAuthority: authority,
 		ClientCertificate: pki.CertificatesPEM(s.client), ClientKey: s.keyPEM,
@@ -116,46 +118,88 @@ func TestScanOfOneFile(t *testing.T) {
 		mode os.FileMode
 		want []string
 	}{
-		"one certificate in PEM":                      {"a.crt", s.pem(), 0o644, []string{"a.crt"}},
-		"PEM without any extension":                   {"tls", s.pem(), 0o644, []string{"tls"}},
-		"PEM behind a byte order mark":                {"a.pem", append([]byte("\xef\xbb\xbf"), s.pem()...), 0o644, []string{"a.pem"}},
-		"PEM with the line ends of Windows":           {"a.pem", bytes.ReplaceAll(s.pem(), []byte("\n"), []byte("\r\n")), 0o644, []string{"a.pem"}},
-		"PEM behind more text than is looked at":      {"a.pem", append(bytes.Repeat([]byte("text\n"), sniffSize), s.pem()...), 0o644, []string{"a.pem"}},
-		"a certificate with its chain":                {"a.crt", append(s.pem(), authority...), 0o644, []string{"a.crt", "a.crt"}},
-		"one certificate in DER":                      {"a.der", s.cert.Raw, 0o644, []string{"a.der"}},
-		"DER without any extension":                   {"cert", s.cert.Raw, 0o644, []string{"cert"}},
-		"a certificate with its key":                  {"a.pem", append(s.pem(), s.keyPEM...), 0o600, []string{"a.pem"}},
-		"a key before its certificate":                {"a.pem", append(bytes.Clone(s.keyPEM), s.pem()...), 0o600, []string{"a.pem"}},
-		"a certificate with a foreign key":            {"a.pem", append(s.pem(), keyPEM(t, s.other)...), 0o600, []string{"a.pem: KeyMismatch critical"}},
-		"a certificate with an open key":              {"a.pem", append(s.pem(), s.keyPEM...), 0o640, []string{"a.pem: KeyMode warning"}},
-		"a key alone":                                 {"a.key", s.keyPEM, 0o600, []string{}},
-		"an open key alone":                           {"a.key", s.keyPEM, 0o644, []string{"a.key: KeyMode critical"}},
-		"a key in DER under a certificate's name":     {"a.crt", block.Bytes, 0o600, []string{"a.crt: Unreadable warning"}},
-		"a serving certificate without names":         {"a.crt", pki.CertificatesPEM(serving), 0o644, []string{"a.crt: MissingSAN critical"}},
-		"an expired certificate":                      {"a.crt", pki.CertificatesPEM(old), 0o644, []string{"a.crt: Expired critical"}},
-		"a certificate cut short":                     {"tls", s.pem()[:200], 0o644, []string{"tls: Unreadable warning"}},
-		"a sound and a damaged certificate":           {"tls", append(s.pem(), s.pem()[:200]...), 0o644, []string{"tls", "tls: Unreadable warning"}},
-		"a PEM block that is no certificate inside":   {"tls", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), 0o644, []string{"tls: Unreadable warning"}},
-		"an empty certificate file":                   {"a.crt", nil, 0o644, []string{"a.crt: Unreadable warning"}},
-		"something else under a certificate's name":   {"a.crt", []byte("hello\n"), 0o644, []string{"a.crt: Unreadable warning"}},
-		"a signing request":                           {"a.pem", request(t, s.key), 0o644, []string{}},
-		"a program":                                   {"prog", append([]byte("\x7fELF"), big...), 0o755, []string{}},
-		"prose that quotes PEM":                       {"README", []byte("It begins with -----BEGIN CERTIFICATE----- as a rule.\n"), 0o644, []string{}},
-		"a certificate that is too large":             {"a", append(s.pem(), big...), 0o644, []string{"a: TooLarge warning"}},
-		"PKCS#12 under the empty password":            {"a.p12", s.pkcs12(t, ""), 0o600, []string{"a.p12", "a.p12"}},
-		"PKCS#12 under the given password":            {"a.pfx", s.pkcs12(t, "given"), 0o600, []string{"a.pfx", "a.pfx"}},
-		"PKCS#12 under another password":              {"a.p12", s.pkcs12(t, "other"), 0o600, []string{"a.p12: Encrypted warning"}},
-		"a PKCS#12 trust store":                       {"a", store, 0o600, []string{"a"}},
-		"PKCS#12 cut short":                           {"a.p12", store[:100], 0o600, []string{"a.p12: Unreadable warning"}},
-		"a kubeconfig":                                {"config", kubeconfig.New(config), 0o600, []string{`config user "u"`, `config cluster "c"`}},
-		"a kubeconfig with a foreign key":             {"config", kubeconfig.New(foreign), 0o600, []string{`config user "u": KeyMismatch critical`, `config cluster "c"`}},
-		"an open kubeconfig":                          {"config", kubeconfig.New(config), 0o644, []string{`config user "u": KeyMode critical`, `config cluster "c"`}},
-		"a kubeconfig with nothing but a token":       {"config", kubeconfig.New(token), 0o600, []string{}},
-		"an open kubeconfig with nothing but a token": {"config", kubeconfig.New(token), 0o644, []string{"config: KeyMode critical"}},
-		"a kubeconfig that is not YAML":               {"config", []byte("apiVersion: v1\nkind: Config\nusers: {\n"), 0o600, []string{"config: Unreadable warning"}},
-		"a kubeconfig without apiVersion":             {"config", bytes.Replace(kubeconfig.New(config), []byte("apiVersion: v1\n"), nil, 1), 0o600, []string{`config user "u"`, `config cluster "c"`}},
-		"the configuration of another program":        {"c.yaml", []byte("apiVersion: skaffold/v4beta1\nkind: Config\n"), 0o644, []string{}},
-		"a manifest of another kind":                  {"m.yaml", []byte("apiVersion: v1\nkind: ConfigMap\n"), 0o644, []string{}},
+		"one certificate in PEM": {
+			"a.crt", s.pem(), 0o644, []string{"a.crt"}},
+		"PEM without any extension": {
+			"tls", s.pem(), 0o644, []string{"tls"}},
+		"PEM behind a byte order mark": {
+			"a.pem", append([]byte("\xef\xbb\xbf"), s.pem()...), 0o644, []string{"a.pem"}},
+		"PEM with the line ends of Windows": {
+			"a.pem", bytes.ReplaceAll(s.pem(), []byte("\n"), []byte("\r\n")), 0o644, []string{"a.pem"}},
+		"PEM behind more text than is looked at": {
+			"a.pem", append(bytes.Repeat([]byte("text\n"), sniffSize), s.pem()...), 0o644, []string{"a.pem"}},
+		"a certificate with its chain": {
+			"a.crt", append(s.pem(), authority...), 0o644, []string{"a.crt", "a.crt"}},
+		"one certificate in DER": {
+			"a.der", s.cert.Raw, 0o644, []string{"a.der"}},
+		"DER without any extension": {
+			"cert", s.cert.Raw, 0o644, []string{"cert"}},
+		"a certificate with its key": {
+			"a.pem", append(s.pem(), s.keyPEM...), 0o600, []string{"a.pem"}},
+		"a key before its certificate": {
+			"a.pem", append(bytes.Clone(s.keyPEM), s.pem()...), 0o600, []string{"a.pem"}},
+		"a certificate with a foreign key": {
+			"a.pem", append(s.pem(), keyPEM(t, s.other)...), 0o600, []string{"a.pem: KeyMismatch critical"}},
+		"a certificate with an open key": {
+			"a.pem", append(s.pem(), s.keyPEM...), 0o640, []string{"a.pem: KeyMode warning"}},
+		"a key alone": {
+			"a.key", s.keyPEM, 0o600, []string{}},
+		"an open key alone": {
+			"a.key", s.keyPEM, 0o644, []string{"a.key: KeyMode critical"}},
+		"a key in DER under a certificate's name": {
+			"a.crt", block.Bytes, 0o600, []string{"a.crt: Unreadable warning"}},
+		"a serving certificate without names": {
+			"a.crt", pki.CertificatesPEM(serving), 0o644, []string{"a.crt: MissingSAN critical"}},
+		"an expired certificate": {
+			"a.crt", pki.CertificatesPEM(old), 0o644, []string{"a.crt: Expired critical"}},
+		"a certificate cut short": {
+			"tls", s.pem()[:200], 0o644, []string{"tls: Unreadable warning"}},
+		"a sound and a damaged certificate": {
+			"tls", append(s.pem(), s.pem()[:200]...), 0o644, []string{"tls", "tls: Unreadable warning"}},
+		"a PEM block that is no certificate inside": {
+			"tls", noPEM, 0o644,
+			[]string{"tls: Unreadable warning"}},
+		"an empty certificate file": {
+			"a.crt", nil, 0o644, []string{"a.crt: Unreadable warning"}},
+		"something else under a certificate's name": {
+			"a.crt", []byte("hello\n"), 0o644, []string{"a.crt: Unreadable warning"}},
+		"a signing request": {
+			"a.pem", request(t, s.key), 0o644, []string{}},
+		"a program": {
+			"prog", append([]byte("\x7fELF"), big...), 0o755, []string{}},
+		"prose that quotes PEM": {
+			"README", []byte("It begins with -----BEGIN CERTIFICATE----- as a rule.\n"), 0o644, []string{}},
+		"a certificate that is too large": {
+			"a", append(s.pem(), big...), 0o644, []string{"a: TooLarge warning"}},
+		"PKCS#12 under the empty password": {
+			"a.p12", s.pkcs12(t, ""), 0o600, []string{"a.p12", "a.p12"}},
+		"PKCS#12 under the given password": {
+			"a.pfx", s.pkcs12(t, "given"), 0o600, []string{"a.pfx", "a.pfx"}},
+		"PKCS#12 under another password": {
+			"a.p12", s.pkcs12(t, "other"), 0o600, []string{"a.p12: Encrypted warning"}},
+		"a PKCS#12 trust store": {
+			"a", store, 0o600, []string{"a"}},
+		"PKCS#12 cut short": {
+			"a.p12", store[:100], 0o600, []string{"a.p12: Unreadable warning"}},
+		"a kubeconfig": {
+			"config", kubeconfig.New(config), 0o600, []string{`config user "u"`, `config cluster "c"`}},
+		"a kubeconfig with a foreign key": {
+			"config", kubeconfig.New(foreign), 0o600, []string{`config user "u": KeyMismatch critical`, `config cluster "c"`}},
+		"an open kubeconfig": {
+			"config", kubeconfig.New(config), 0o644, []string{`config user "u": KeyMode critical`, `config cluster "c"`}},
+		"a kubeconfig with nothing but a token": {
+			"config", kubeconfig.New(token), 0o600, []string{}},
+		"an open kubeconfig with nothing but a token": {
+			"config", kubeconfig.New(token), 0o644, []string{"config: KeyMode critical"}},
+		"a kubeconfig that is not YAML": {
+			"config", []byte("apiVersion: v1\nkind: Config\nusers: {\n"), 0o600, []string{"config: Unreadable warning"}},
+		"a kubeconfig without apiVersion": {
+			"config", bytes.Replace(kubeconfig.New(config), []byte("apiVersion: v1\n"), nil, 1), 0o600,
+			[]string{`config user "u"`, `config cluster "c"`}},
+		"the configuration of another program": {
+			"c.yaml", []byte("apiVersion: skaffold/v4beta1\nkind: Config\n"), 0o644, []string{}},
+		"a manifest of another kind": {
+			"m.yaml", []byte("apiVersion: v1\nkind: ConfigMap\n"), 0o644, []string{}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -34,7 +34,10 @@ func findings(a, b facts) []finding {
 	slices.Sort(abouts)
 	var found []finding
 	for _, about := range slices.Compact(abouts) {
-		if a[about] != b[about] {
+		// Where only one side has written a file, there is nothing else to say about it.
+		file, _, _ := strings.Cut(about, ": ")
+		whole := file + contentFact
+		if a[about] != b[about] && (about == whole || a[whole] == b[whole]) {
 			found = append(found, finding{about, a[about], b[about]})
 		}
 	}

@@ -1,7 +1,14 @@
 package differential
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"testing"
+	"time"
 )
 
 // difference is something that kubepki does otherwise than kubeadm on purpose. The table
@@ -32,12 +39,138 @@ var differences = []difference{
 	{id: "D03", everywhere: true, explains: func(f finding) bool {
 		return strings.HasSuffix(f.about, "/"+stateFolder+": mode") && f.kubeadm == "" && f.kubepki == "drwx------"
 	}},
-	{id: "D04", everywhere: true, explains: func(f finding) bool {
-		return f.is("stderr", "silent", "speaks")
+	{id: "D04", everywhere: true, explains: func(f finding) bool { return f.is("stderr", "silent", "speaks") }},
+	{id: "D05", everywhere: true, explains: func(f finding) bool {
+		end, clamped := strings.CutSuffix(f.kubepki, withItsCA)
+		return f.kind() == "not after" && clamped && fromStartOf(end) <= fromStartOf(f.kubeadm)
+	}},
+	{id: "D06", everywhere: true, explains: func(f finding) bool {
+		return strings.HasPrefix(f.about, "init phase kubeconfig") && f.is("stderr", "speaks", "silent")
+	}},
+	{id: "D07", explains: func(f finding) bool {
+		return strings.HasSuffix(f.about, "client-certificate-data: not before") && f.kubepki == "start - 5m0s"
+	}},
+	{id: "D08", explains: func(f finding) bool {
+		const first, all = "the first of " + defaultDir + "/ca.crt, CERTIFICATE", "all of " + defaultDir + "/ca.crt, CERTIFICATE, CERTIFICATE"
+		return f.is("trusts", first, all) || f.goesOn()
+	}},
+	{id: "D09", explains: finding.refusal},
+	{id: "D10", explains: finding.refusal},
+	{id: "D11", explains: finding.refusal},
+	{id: "D12", explains: finding.refusal},
+	{id: "D13", explains: func(f finding) bool {
+		const kept, rebuilt = "[certs] Using the existing \"sa\" key\n", "[certs] Generating \"sa\" public key from the existing private key\n"
+		return f.refusal() || f.is("stdout", kept, rebuilt) || f.is("content", "", written)
+	}},
+	{id: "D14", explains: finding.refusal},
+	{id: "D15", explains: finding.goesOn},
+	{id: "D16", explains: func(f finding) bool {
+		asking := regexp.MustCompile(`(?m)^\[(check-expiration|renew)\] .*\n`)
+		return f.kind() == "stdout" && asking.MatchString(f.kubeadm) &&
+			strings.TrimPrefix(asking.ReplaceAllString(f.kubeadm, ""), "\n") == f.kubepki
+	}},
+	{id: "D17", explains: func(f finding) bool { return strings.Contains(f.about, " --cert-dir ") || f.kind() == "content" }},
+	{id: "D18", explains: func(f finding) bool {
+		return f.is("exit code", "1", "2") || f.is("exit code", "0", "2") || f.kind() == "stdout" && strings.Contains(f.kubeadm, "\nUsage:\n")
+	}},
+	{id: "D19", explains: func(f finding) bool {
+		const done = "\nDone renewing certificates."
+		switch f.kind() {
+		case "exit code":
+			return f.kubepki == "3"
+		case "stdout":
+			// Either kubeadm stopped, or it says that it is done where nothing was.
+			return strings.HasPrefix(f.kubepki, f.kubeadm) || strings.Contains(f.kubeadm, done) && !strings.Contains(f.kubepki, done)
+		}
+		return f.goesOn()
+	}},
+	{id: "D20", explains: func(f finding) bool {
+		return slices.Contains([]string{"key algorithm", "not after", "PEM", "algorithm"}, f.kind())
+	}},
+	{id: "D21", explains: func(f finding) bool {
+		return strings.Contains(f.about, "/apiserver.crt: ") && (f.kubeadm == "" || slices.Contains([]string{"subject",
+			"subject alternative name", "extended key usage", "extensions", "PEM"}, f.kind())) || f.goesOn()
+	}},
+	{id: "D22", explains: func(f finding) bool { return f.kind() == "layout" && strings.Contains(f.kubepki, "# ours\n") }},
+	{id: "D23", explains: finding.goesOn},
+	{id: "D24", explains: func(f finding) bool {
+		return strings.Contains(f.about, "/tmp") && f.kubepki == "" || f.kind() == "stdout" && strings.Contains(f.kubepki, "[dry-run]") ||
+			f.is("stderr", "speaks", "silent")
+	}},
+	{id: "D25", explains: func(f finding) bool {
+		return strings.HasPrefix(f.about, "kubeconfig user") && (f.refusal() || f.goesOn() || f.kind() == "not after")
+	}},
+	{id: "D26", explains: func(f finding) bool {
+		return strings.Contains(f.about, "/kubelet.conf: ") && strings.ToLower(f.kubeadm) == strings.ToLower(f.kubepki)
 	}},
 }
 
-// is says whether a finding is about this kind of fact and has these values.
+// kind is what a finding says about its file or command.
+func (f finding) kind() string { return f.about[strings.LastIndex(f.about, ": ")+2:] }
+
+// is says whether a finding is of this kind and has these values.
 func (f finding) is(kind, kubeadm, kubepki string) bool {
-	return strings.HasSuffix(f.about, ": "+kind) && f.kubeadm == kubeadm && f.kubepki == kubepki
+	return f.kind() == kind && f.kubeadm == kubeadm && f.kubepki == kubepki
+}
+
+// refusal says whether a finding belongs to a command that kubeadm carries out and kubepki
+// refuses: it fails, prints no result and writes nothing.
+func (f finding) refusal() bool {
+	switch f.kind() {
+	case "exit code":
+		return f.kubeadm == "0" && (f.kubepki == "1" || f.kubepki == "2")
+	case "content":
+		return f.kubeadm == written && f.kubepki != written
+	case "stdout", "mode":
+		return f.kubepki == ""
+	}
+	return strings.HasPrefix(f.about, "kubeconfig user") && f.kubepki == ""
+}
+
+// goesOn says whether a finding belongs to a command with which kubeadm fails and kubepki
+// does not.
+func (f finding) goesOn() bool {
+	switch f.kind() {
+	case "exit code":
+		return f.kubeadm == "1" && f.kubepki == "0"
+	case "stderr":
+		return f.kubeadm == "speaks" && f.kubepki == "silent"
+	case "content":
+		return f.kubeadm != written && f.kubepki == written
+	case "stdout":
+		return f.kubeadm == ""
+	}
+	return strings.HasPrefix(f.about, "kubeconfig user") && f.kubeadm == ""
+}
+
+// fromStartOf reads what fromStart has written.
+func fromStartOf(text string) time.Duration {
+	d, err := time.ParseDuration(strings.ReplaceAll(strings.TrimPrefix(strings.TrimPrefix(text, "start "), "+ "), " ", ""))
+	if err != nil {
+		return 1<<63 - 1
+	}
+	return d
+}
+
+const differencesPage = "docs/kubeadm-differences.md"
+
+func TestTheTableOfDifferencesIsTheDocumentedOne(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(repository, differencesPage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, row := range regexp.MustCompile(`(?m)^\| (D\d+) \|.*$`).FindAllSubmatch(page, -1) {
+		documented = append(documented, string(row[1]))
+		if cells := bytes.Count(row[0], []byte("|")); cells != 5 {
+			t.Errorf("%s: row %s has %d cells, want 4", differencesPage, row[1], cells-1)
+		}
+	}
+	var known []string
+	for _, d := range differences {
+		known = append(known, d.id)
+	}
+	if !slices.Equal(documented, known) {
+		t.Errorf("%s has the rows\n%v, the tests know\n%v", differencesPage, documented, known)
+	}
 }

@@ -18,7 +18,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -135,10 +134,7 @@ func compareUser(t *testing.T, s *scene, r *rand.Rand) {
 	if oneIn(r, 6) {
 		args = append(args[:6], "--token", "abcdef.0123456789abcdef")
 	}
-	s.each(func(side *side) {
-		res := side.program.mustRun(t, side.tree, mapped(side.tree, args)...)
-		side.facts.add(strings.Join(args, " "), side.kubeconfigFacts([]byte(res.stdout), res.started, side.authorities(t)))
-	})
+	s.run(args...)
 }
 
 // compareClients lets a program with client-go load the kubeconfigs of both sides.

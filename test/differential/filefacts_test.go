@@ -26,6 +26,13 @@ import (
 // stateFolder is where kubepki keeps its lock and its backups.
 const stateFolder = ".kubepki"
 
+// The fact that tells whether a file was there before or has been written.
+const (
+	contentFact = ": content"
+	unchanged   = "unchanged"
+	written     = "written"
+)
+
 // look describes every file of the side's tree. What was written since the last look was
 // written by a program that started at that time; what was there from the beginning is
 // only called unchanged.
@@ -58,6 +65,7 @@ func (s *side) look(t *testing.T, started time.Time) {
 		if s.seen[rel] != there[rel] {
 			s.forget(rel)
 			s.facts.add(rel, s.fileFacts(rel, data, started, authorities))
+			s.facts[rel+contentFact] = written
 		}
 		return nil
 	})
@@ -120,7 +128,7 @@ func (tr tree) fileFacts(rel string, data []byte, at time.Time, authorities map[
 	case ".conf":
 		return tr.kubeconfigFacts(data, at, authorities)
 	}
-	return facts{"content": fmt.Sprintf("%x", sha256.Sum256(data))}
+	return facts{"SHA-256": fmt.Sprintf("%x", sha256.Sum256(data))}
 }
 
 // blocks names the PEM blocks of a file and says whether anything else is in it.
@@ -147,7 +155,7 @@ func certificateFileFacts(data []byte, at time.Time, authorities map[string]*x50
 	f := facts{"PEM": blocks(data)}
 	certs, err := pki.ParseCertificates(data)
 	if err != nil {
-		f["content"] = "malformed"
+		f["form"] = "malformed"
 		return f
 	}
 	for i, cert := range certs {
@@ -191,7 +199,7 @@ func (tr tree) keyFacts(rel string, data []byte) facts {
 	f := facts{"PEM": blocks(data)}
 	key, err := pki.ParseKey(data)
 	if err != nil {
-		f["content"] = "malformed"
+		f["form"] = "malformed"
 		return f
 	}
 	f["algorithm"] = string(key.Algorithm())
@@ -203,7 +211,7 @@ func (tr tree) publicKeyFacts(rel string, data []byte) facts {
 	f := facts{"PEM": blocks(data)}
 	pub, err := pki.ParsePublicKey(data)
 	if err != nil {
-		f["content"] = "malformed"
+		f["form"] = "malformed"
 		return f
 	}
 	f["fits the private key"] = fmt.Sprint(pki.SamePublicKey(pub, tr.publicOf(strings.TrimSuffix(rel, ".pub")+".key")))
@@ -218,7 +226,7 @@ func (tr tree) requestFacts(rel string, data []byte) facts {
 	}
 	request, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
-		f["content"] = "malformed"
+		f["form"] = "malformed"
 		return f
 	}
 	f["version"] = fmt.Sprint(request.Version)
@@ -248,7 +256,7 @@ func (tr tree) kubeconfigFacts(data []byte, at time.Time, authorities map[string
 	f := facts{"layout": dataLine.ReplaceAllString(string(data), "${1}DATA")}
 	user, err := currentUser(data)
 	if err != nil {
-		f["content"] = err.Error()
+		f["form"] = err.Error()
 		return f
 	}
 	f["trusts"] = tr.trusts(user.CA)

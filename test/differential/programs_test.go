@@ -16,7 +16,7 @@ import (
 // program is one side of the comparison.
 type program struct {
 	name, binary string
-	rootFlag   string // works on the files below a folder
+	rootFlag     string // works on the files below a folder
 }
 
 var (

@@ -53,6 +53,7 @@ var scenarios = []scenario{
 			"init phase kubeconfig all --kubernetes-version v1.36.3 --apiserver-advertise-address 2001:db8::7 --cert-dir /srv/pki" +
 				" --kubeconfig-dir /srv/kubeconfigs --control-plane-endpoint api.example.test --apiserver-bind-port 8443 --node-name Other-Node",
 		},
+		expected: []string{"D26"},
 	},
 	{
 		name: "only what is missing is made", change: func(t *testing.T, tr tree) {
@@ -363,8 +364,10 @@ var scenarios = []scenario{
 	},
 	{
 		name: "a renewal whose configuration says nothing about keys and periods", config: func(c *config) { c.algorithm = "" },
-		change: func(t *testing.T, tr tree) { tr.reissue(t, defaultDir+"/apiserver.crt", between(-5*time.Minute, 100*day)) },
-		run:    []string{"certs renew apiserver"}, expected: []string{"D20"},
+		change: func(t *testing.T, tr tree) {
+			tr.reissue(t, defaultDir+"/apiserver.crt", between(-5*time.Minute, 100*day))
+		},
+		run: []string{"certs renew apiserver"}, expected: []string{"D20"},
 	},
 	{
 		name: "a renewal of a certificate with uncommon content", change: func(t *testing.T, tr tree) {
@@ -420,7 +423,7 @@ var scenarios = []scenario{
 		name: "misuse",
 		run: []string{
 			"certs renew nothing", "certs renew ca", "certs renew kubelet.conf", "certs renew", "certs check-expiration -o nothing", "certs check-expiration extra",
-			"certs nothing", "certs", "init phase certs nothing", "init phase certs", "kubeconfig user", "certs certificate-key extra",
+			"certs nothing", "certs", "kubeconfig", "init phase certs nothing", "init phase certs", "kubeconfig user", "certs certificate-key extra",
 			"init phase certs all --nothing", "certs renew apiserver admin.conf --nothing",
 		},
 		bare: true, expected: []string{"D18"},

@@ -44,7 +44,7 @@ func (s *side) begin(t *testing.T) {
 	s.look(t, time.Time{})
 	s.facts = facts{}
 	for rel := range s.seen {
-		s.facts[rel+": content"] = "unchanged"
+		s.facts[rel+contentFact] = unchanged
 	}
 }
 
@@ -83,7 +83,11 @@ func (s *side) do(t *testing.T, args ...string) result {
 		about = fmt.Sprintf("%s (%d)", strings.Join(args, " "), n)
 	}
 	s.facts[about+": exit code"] = fmt.Sprint(r.exit)
-	s.facts[about+": stdout"] = r.stdout
+	if r.exit == 0 && strings.HasPrefix(about, "kubeconfig user") {
+		s.facts.add(about, s.kubeconfigFacts([]byte(r.stdout), r.started, s.authorities(t)))
+	} else {
+		s.facts[about+": stdout"] = r.stdout
+	}
 	s.facts[about+": stderr"] = "silent"
 	if warns(r.stderr) {
 		s.facts[about+": stderr"] = "speaks"
