@@ -126,8 +126,8 @@ func (a *Authority) Issue(p Profile, pub crypto.PublicKey, v Validity) (*x509.Ce
 	template := p.template(pub)
 	template.SerialNumber = serial
 	template.NotBefore, template.NotAfter = v.NotBefore, v.NotAfter
-	// crypto/x509 leaves it out when subject and issuer are equal, as with a node that
-	// is called like its CA; such a leaf would pass for a self-signed one.
+	// RFC 5280 (4.2.1.1) wants it in all but self-signed certificates. crypto/x509 leaves it
+	// out whenever subject and issuer are equal, as with a node that is called like its CA.
 	template.AuthorityKeyId = a.Certificate.SubjectKeyId
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, pub, a.Key)
 	if err != nil {

@@ -21,11 +21,11 @@ type hinted struct {
 
 func (h *hinted) Unwrap() error { return h.error }
 
-func withHint(err error, format string, args ...any) error {
+func withHint(err error, hint string) error {
 	if err == nil {
 		return nil
 	}
-	return &hinted{err, fmt.Sprintf(format, args...)}
+	return &hinted{err, hint}
 }
 
 // hintFor returns what to do next about an error, or "".

@@ -115,9 +115,30 @@ func (r *importRun) finish(t *tree, plan *external.Import, backup *pkidir.Backup
 		r.printText(t.Cluster, plan, backup, installed)
 	}
 	if n := plan.Refused(); n > 0 {
-		return fmt.Errorf("%d of %d certificates are refused, nothing was installed", n, len(plan.Steps))
+		return refusedHint(plan, fmt.Errorf("%d of %d certificates are refused, nothing was installed", n, len(plan.Steps)))
 	}
 	return nil
+}
+
+// refusedHint tells what to do about the fault that is met most.
+func refusedHint(plan *external.Import, err error) error {
+	reasons := map[external.Reason]bool{}
+	for _, step := range plan.Steps {
+		for _, p := range step.Problems {
+			reasons[p.Reason] = true
+		}
+	}
+	switch {
+	case reasons[external.VersionOne] || reasons[external.MissingUsage] || reasons[external.MissingSAN]:
+		return withHint(err, "the CA has to copy the names of the request and to add the usages, as kubepki certs sign does; "+
+			"openssl x509 -req does with -copy_extensions copy and an -extfile that holds extendedKeyUsage")
+	case reasons[external.KubeconfigUnusable]:
+		return withHint(err, "leave it out by naming the others with --only, or make the file first: kubepki certs generate-csr NAME")
+	case reasons[external.UnknownIssuer]:
+		return withHint(err, "certificates must come from the CA in ca.crt, those of etcd and apiserver-etcd-client from the one in etcd/ca.crt, "+
+			"front-proxy-client from front-proxy-ca.crt; intermediates go behind the certificate in its file")
+	}
+	return err
 }
 
 func (r *importRun) printText(c layout.Cluster, plan *external.Import, backup *pkidir.Backup, installed bool) {

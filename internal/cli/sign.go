@@ -90,6 +90,8 @@ func (s *signRun) run(cmd *cobra.Command, source string) error {
 	if err := s.checkTarget(from); err != nil {
 		return err
 	}
+	// A certificate in an archive with requests is not replaced: the answers go elsewhere.
+	options.Overwrite = s.overwrite || !from.folder
 	if s.settings.config != "" {
 		config, err := s.settings.load()
 		if err != nil {
@@ -116,7 +118,7 @@ func (s *signRun) run(cmd *cobra.Command, source string) error {
 
 // check refuses flags that make no sense together.
 func (s *signRun) check() (external.SignOptions, error) {
-	options := external.SignOptions{AllowExtra: s.allowExtra, Overwrite: s.overwrite, Validity: layout.DefaultValidity}
+	options := external.SignOptions{AllowExtra: s.allowExtra, Validity: layout.DefaultValidity}
 	const longest = 100 * 366
 	switch {
 	case s.caDir == "":

@@ -144,8 +144,11 @@ func (a *unpacker) zip(data []byte) error {
 // add takes one entry of an archive: its name, checked, and its bytes if they are wanted.
 func (a *unpacker) add(name string, mode fs.FileMode, open func() (io.ReadCloser, error)) error {
 	inside := path.Clean(name)
-	if !fs.ValidPath(inside) || strings.ContainsAny(inside, "\\\x00") || slices.Contains(strings.Split(name, "/"), "..") {
-		return fmt.Errorf("the path %q leads out of it", name)
+	switch {
+	case !fs.ValidPath(inside) || strings.Contains(inside, `\`) || slices.Contains(strings.Split(name, "/"), ".."):
+		return fmt.Errorf("the path %.200q leads out of it", name)
+	case !isPrintable(inside):
+		return fmt.Errorf("the path %.200q is unprintable", name)
 	}
 	if len(a.names) >= maxEntries {
 		return fmt.Errorf("it holds more than %d files and folders", maxEntries)

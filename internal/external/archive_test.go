@@ -115,6 +115,7 @@ func TestArchivesThatAreRefusedAsAWhole(t *testing.T) {
 		"an absolute path":                    {tarOf(t, tar.Header{Name: "/etc/x.csr"}), "leads out"},
 		"a zip path that climbs out":          {zipOf(t, "../x.csr"), "leads out"},
 		"a zip path of another system":        {zipOf(t, `..\x.csr`), "leads out"},
+		"a path with a command for terminals": {tarOf(t, tar.Header{Name: "\x1b[2J.csr"}), "unprintable"},
 		"the same path twice":                 {tarOf(t, tar.Header{Name: "a.csr"}, tar.Header{Name: "./a.csr"}), "twice"},
 		"a file and a link of the same path":  {tarOf(t, tar.Header{Name: "a.csr", Typeflag: tar.TypeSymlink, Linkname: "b"}, tar.Header{Name: "a.csr"}), "twice"},
 		"a wanted file that is too large":     {tarOf(t, tar.Header{Name: "a.csr", Size: MaxFile + 1}), "larger than"},

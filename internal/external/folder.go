@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/kubepki/kubepki/pki"
 )
@@ -72,6 +73,8 @@ func ReadFolder(dir string, want func(path string) bool, read func(path string) 
 		}
 		inside = filepath.ToSlash(inside)
 		switch {
+		case !isPrintable(inside):
+			return fmt.Errorf("%s holds a file or folder with an unprintable name: %q", dir, inside)
 		case entry.IsDir() && inside != "." && isPrivate(inside):
 			return fs.SkipDir
 		case entry.IsDir():
@@ -96,6 +99,12 @@ func ReadFolder(dir string, want func(path string) bool, read func(path string) 
 	}
 	files.sort()
 	return files, nil
+}
+
+// isPrintable says whether a path can be shown. Names come from other machines, and might
+// carry commands for the terminal.
+func isPrintable(path string) bool {
+	return !strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // isPrivate says whether a folder holds a program's own files rather than a node's: it is

@@ -41,13 +41,17 @@ func TestReadFolder(t *testing.T) {
 	}
 }
 
-func TestReadFolderStopsAtTheFirstFileItCannotRead(t *testing.T) {
+func TestReadFolderStopsAtWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "apiserver.csr"), nil, 0o600))
 	broken := func(string) ([]byte, error) { return nil, os.ErrPermission }
 	if _, err := ReadFolder(dir, IsRequest, broken); err == nil {
 		t.Error("want an error")
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "\x1b[2J"), nil, 0o600))
+	if _, err := ReadFolder(dir, IsRequest, os.ReadFile); err == nil || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("an unprintable name: %v", err)
 	}
 	if _, err := ReadFolder(filepath.Join(dir, "absent"), IsRequest, os.ReadFile); err == nil {
 		t.Error("an absent folder: want an error")

@@ -3,6 +3,7 @@ package external
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -216,6 +217,21 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 				t.Errorf("refused for %v: want %q", got.Steps[0].Problems, c.want)
 			}
 		})
+	}
+}
+
+func TestRSACertificatesBelow2048BitsAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	short, err := rsa.GenerateKey(rand.Reader, 1024)
+	must(t, err)
+	data := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(short)})
+	key, err := pki.ParseKey(data)
+	must(t, err)
+	cert := minted(t, w.cas[layout.NameFrontProxyCA], find(t, "front-proxy-client"), w.cluster, key, nil)
+	got := take(t, w, files(map[string][]byte{"front-proxy-client.crt": pki.CertificatesPEM(cert), "front-proxy-client.key": data}))
+	if have := reasons(got.Steps[0].Problems); have != "WeakKey" {
+		t.Errorf("refused for %v", got.Steps[0].Problems)
 	}
 }
 

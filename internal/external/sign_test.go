@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -117,6 +118,10 @@ func TestRequestsThatAreRefusedOrPass(t *testing.T) {
 	// A directory name, which crypto/x509 does not show.
 	other, err := asn1.Marshal([]asn1.RawValue{{Class: 2, Tag: 4, IsCompound: true, Bytes: []byte{0x30, 0}}})
 	must(t, err)
+	var many []string
+	for i := range maxNames + 1 {
+		many = append(many, fmt.Sprintf("h%d.example.com", i))
+	}
 	for name, c := range map[string]struct {
 		path  string
 		ask   x509.CertificateRequest
@@ -141,9 +146,10 @@ func TestRequestsThatAreRefusedOrPass(t *testing.T) {
 		"names for a client":                {"admin.conf.csr", x509.CertificateRequest{Subject: cn("kubernetes-admin", "kubeadm:cluster-admins"), DNSNames: []string{"a"}, IPAddresses: []net.IP{{10, 0, 0, 1}}}, "SANNotAllowed SANNotAllowed", ""},
 		"an e-mail address and a URI":       {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), EmailAddresses: mail, URIs: spiffe}, "SANNotAllowed SANNotAllowed", ""},
 		"a name of another kind":            {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), ExtraExtensions: []pkix.Extension{{Id: oidSubjectAltName, Value: other}}}, "SANNotAllowed", "SANNotAllowed"},
-		"an impossible DNS name":            {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), DNSNames: []string{"a b"}}, "SANNotAllowed", "SANNotAllowed"},
-		"an address that poses as DNS name": {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), DNSNames: []string{"10.0.0.1"}}, "SANNotAllowed", "SANNotAllowed"},
+		"an impossible DNS name":            {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), DNSNames: []string{"a b"}}, "SANNotAllowed", ""},
+		"an address that poses as DNS name": {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), DNSNames: []string{"10.0.0.1"}}, "SANNotAllowed", ""},
 		"an API server without services":    {"apiserver.csr", x509.CertificateRequest{Subject: cn("kube-apiserver"), DNSNames: []string{"cp1", "kubernetes"}}, "MissingSAN MissingSAN MissingSAN", "MissingSAN MissingSAN MissingSAN"},
+		"hundreds of names":                 {"etcd-peer.csr", x509.CertificateRequest{Subject: cn("cp1"), DNSNames: many}, "SANNotAllowed", "SANNotAllowed"},
 		"CA powers":                         {"admin.conf.csr", x509.CertificateRequest{Subject: cn("kubernetes-admin", "kubeadm:cluster-admins"), ExtraExtensions: []pkix.Extension{basic}}, "ExtensionNotAllowed", "ExtensionNotAllowed"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -182,8 +182,15 @@ func alternativeNames(cert *x509.Certificate) []string {
 
 func isServing(e layout.Entry) bool { return slices.Contains(e.Usages, x509.ExtKeyUsageServerAuth) }
 
+// maxNames bounds the alternative names of a request. A large control plane has a dozen.
+const maxNames = 200
+
 // checkNames looks at every alternative name.
 func (r *requestCheck) checkNames() {
+	if n := len(sans(r.request)); n > maxNames {
+		r.step.refuse(SANNotAllowed, "%d alternative names: want at most %d", n, maxNames)
+		return
+	}
 	for _, email := range r.request.EmailAddresses {
 		r.extra(SANNotAllowed, "e-mail address %.100q", email)
 	}
@@ -201,7 +208,7 @@ func (r *requestCheck) checkNames() {
 	}
 	for _, name := range r.request.DNSNames {
 		if !isDNSName(name) {
-			r.step.refuse(SANNotAllowed, "%.100q is not a DNS name", name)
+			r.extra(SANNotAllowed, "DNS name %.100q, which is none", name)
 		}
 	}
 	if r.step.Entry.Name == layout.NameAPIServer {

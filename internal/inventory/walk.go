@@ -108,9 +108,8 @@ func (w *walker) link(path string) error {
 		}
 		return w.send(job{path: path, err: err})
 	}
-	info, err := os.Lstat(target)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
+	if info, err := os.Lstat(target); err != nil || !info.Mode().IsRegular() {
+		return nil //nolint:nilerr // gone in the meantime, or no file: nothing to report
 	}
 	if rel, err := filepath.Rel(w.root, target); err == nil && filepath.IsLocal(rel) {
 		return nil

@@ -35,6 +35,9 @@ func certificateFacts(cert *x509.Certificate, at time.Time, authorities map[stri
 		if cert.NotAfter.Equal(ca.NotAfter) && !cert.Equal(ca) && cert.CheckSignatureFrom(ca) == nil {
 			f["not after"] += withItsCA
 		}
+		if cert.NotBefore.Equal(ca.NotBefore) && !cert.Equal(ca) && f["not before"] != justNow && cert.CheckSignatureFrom(ca) == nil {
+			f["not before"] += withItsCA
+		}
 	}
 	var order []string
 	for _, e := range cert.Extensions {
@@ -45,8 +48,12 @@ func certificateFacts(cert *x509.Certificate, at time.Time, authorities map[stri
 	return f
 }
 
-// withItsCA marks the end of a certificate that is also that of its CA, to the second.
-const withItsCA = ", with its CA"
+const (
+	// withItsCA marks a beginning or an end that is also that of the CA, to the second.
+	withItsCA = ", with its CA"
+	// justNow is when a new certificate begins.
+	justNow = "start - 5m0s"
+)
 
 // fromStart tells a time as a distance from the start of the program that chose it. The
 // tests use periods of whole minutes, and no program needs half a minute to look at the

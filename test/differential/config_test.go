@@ -191,13 +191,16 @@ func randomKeys(r *rand.Rand, c *config) {
 		algorithm = "RSA-4096"
 	case n < 5:
 		algorithm = "RSA-3072"
-	case n < 25:
+	case n < 17:
 		algorithm = pick(r, "", "RSA-2048")
 	case n < 75:
 		algorithm = "ECDSA-P384"
 	}
 	if c.version == "v1beta3" {
-		c.ecdsaGate = pick(r, "true", "true", "true", "true", "true", "false", "")
+		c.ecdsaGate = "true"
+		if oneIn(r, 12) {
+			c.ecdsaGate = pick(r, "false", "")
+		}
 		return
 	}
 	c.algorithm = algorithm
@@ -237,6 +240,11 @@ func randomNames(r *rand.Rand, upper bool) []string {
 	}
 	r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	return names[:pick(r, 0, 0, 1, 2, 3, 5, 8)]
+}
+
+// slow says whether keys take seconds to make.
+func (c config) slow() bool {
+	return c.ecdsaGate != "true" && !strings.HasPrefix(c.algorithm, "ECDSA-")
 }
 
 // put writes the configuration into a tree.

@@ -47,14 +47,17 @@ var differences = []difference{
 	{id: "D06", everywhere: true, explains: func(f finding) bool {
 		return strings.HasPrefix(f.about, "init phase kubeconfig") && f.is("stderr", "speaks", "silent")
 	}},
-	{id: "D07", explains: func(f finding) bool {
-		return strings.HasSuffix(f.about, "client-certificate-data: not before") && f.kubepki == "start - 5m0s"
+	{id: "D07", everywhere: true, explains: func(f finding) bool {
+		return strings.HasSuffix(f.about, "client-certificate-data: not before") && strings.HasSuffix(f.kubeadm, withItsCA) && f.kubepki == justNow
 	}},
 	{id: "D08", explains: func(f finding) bool {
 		const first, all = "the first of " + defaultDir + "/ca.crt, CERTIFICATE", "all of " + defaultDir + "/ca.crt, CERTIFICATE, CERTIFICATE"
 		return f.is("trusts", first, all) || f.goesOn()
 	}},
-	{id: "D09", explains: finding.refusal},
+	{id: "D09", explains: func(f finding) bool {
+		return f.refusal() || f.is("exit code", "0", "3") || f.is("stderr", "speaks", "silent") ||
+			f.kind() == "stdout" && strings.Contains(f.kubepki, "can't be renewed: CA \"CN=kubernetes\" expired on ")
+	}},
 	{id: "D10", explains: finding.refusal},
 	{id: "D11", explains: finding.refusal},
 	{id: "D12", explains: finding.refusal},
@@ -80,7 +83,8 @@ var differences = []difference{
 			return f.kubepki == "3"
 		case "stdout":
 			// Either kubeadm stopped, or it says that it is done where nothing was.
-			return strings.HasPrefix(f.kubepki, f.kubeadm) || strings.Contains(f.kubeadm, done) && !strings.Contains(f.kubepki, done)
+			before, _, _ := strings.Cut(f.kubeadm, done)
+			return strings.HasPrefix(f.kubepki, f.kubeadm) && strings.Contains(f.kubepki, "can't be renewed") || before == f.kubepki
 		}
 		return f.goesOn()
 	}},
@@ -94,14 +98,32 @@ var differences = []difference{
 	{id: "D22", explains: func(f finding) bool { return f.kind() == "layout" && strings.Contains(f.kubepki, "# ours\n") }},
 	{id: "D23", explains: finding.goesOn},
 	{id: "D24", explains: func(f finding) bool {
-		return strings.Contains(f.about, "/tmp") && f.kubepki == "" || f.kind() == "stdout" && strings.Contains(f.kubepki, "[dry-run]") ||
+		return strings.HasPrefix(f.about, "/etc") && f.kubepki == "" || f.kind() == "stdout" && strings.Contains(f.kubepki, "[dry-run]") ||
 			f.is("stderr", "speaks", "silent")
 	}},
 	{id: "D25", explains: func(f finding) bool {
 		return strings.HasPrefix(f.about, "kubeconfig user") && (f.refusal() || f.goesOn() || f.kind() == "not after")
 	}},
 	{id: "D26", explains: func(f finding) bool {
-		return strings.Contains(f.about, "/kubelet.conf: ") && strings.ToLower(f.kubeadm) == strings.ToLower(f.kubepki)
+		return strings.Contains(f.about, "/kubelet.conf: ") && strings.Contains(f.kubepki, "system:node:other-node") &&
+			strings.EqualFold(f.kubeadm, f.kubepki)
+	}},
+	{id: "D27", everywhere: true, explains: func(f finding) bool {
+		folded := regexp.MustCompile(`(?m)^( *(?:- )?(?:name|cluster|user|current-context): (?:.*\S))\n +(\S.*)$`)
+		text := f.kubeadm
+		for folded.MatchString(text) {
+			text = folded.ReplaceAllString(text, "$1 $2")
+		}
+		return f.kind() == "layout" && text == f.kubepki
+	}},
+	{id: "D28", explains: func(f finding) bool { return f.kind() == "stdout" && sortedLines(f.kubeadm) == sortedLines(f.kubepki) }},
+	{id: "D29", explains: func(f finding) bool {
+		const none, data = "- cluster:\n    server:", "- cluster:\n    certificate-authority-data: DATA\n    server:"
+		return f.is("trusts", "nothing", "all of "+defaultDir+"/ca.crt, CERTIFICATE") ||
+			f.kind() == "layout" && strings.Replace(f.kubeadm, none, data, 1) == f.kubepki
+	}},
+	{id: "D30", explains: func(f finding) bool {
+		return (f.kind() == "content" || f.kind() == "mode") && f.kubepki == "" || f.kind() == "stdout" && f.kubepki == ""
 	}},
 }
 
@@ -141,6 +163,12 @@ func (f finding) goesOn() bool {
 		return f.kubeadm == ""
 	}
 	return strings.HasPrefix(f.about, "kubeconfig user") && f.kubeadm == ""
+}
+
+func sortedLines(text string) string {
+	lines := strings.Split(text, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // fromStartOf reads what fromStart has written.
