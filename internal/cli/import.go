@@ -120,7 +120,7 @@ func (r *importRun) finish(t *tree, plan *external.Import, backup *pkidir.Backup
 	return nil
 }
 
-// refusedHint tells what to do about the fault that is met most.
+// refusedHint tells what to do about faults that have a common cure.
 func refusedHint(plan *external.Import, err error) error {
 	reasons := map[external.Reason]bool{}
 	for _, step := range plan.Steps {

@@ -21,7 +21,7 @@ const year = 365 * 24 * time.Hour
 
 // world is a cluster's node without CA keys and the machine that has them, both in memory.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	cluster layout.Cluster
 	node    map[string][]byte
 	safe    map[string][]byte
@@ -30,7 +30,7 @@ type world struct {
 
 // newWorld makes the CAs, valid for a century, and puts them where they belong: with keys
 // into the safe, without onto the node.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, cluster: layout.Default(), node: map[string][]byte{}, safe: map[string][]byte{}, cas: map[string]*pki.Authority{}}
 	w.cluster.NodeName = "cp1"
@@ -131,7 +131,7 @@ func (w *world) sign() *Signing {
 	return plan
 }
 
-func find(t *testing.T, name string) layout.Entry {
+func find(t testing.TB, name string) layout.Entry {
 	t.Helper()
 	e, ok := layout.Find(name)
 	if !ok {
@@ -140,28 +140,28 @@ func find(t *testing.T, name string) layout.Entry {
 	return e
 }
 
-func newKey(t *testing.T) *pki.Key {
+func newKey(t testing.TB) *pki.Key {
 	t.Helper()
 	key, err := pki.GenerateKey(pki.ECDSAP256)
 	must(t, err)
 	return key
 }
 
-func keyPEM(t *testing.T, key *pki.Key) []byte {
+func keyPEM(t testing.TB, key *pki.Key) []byte {
 	t.Helper()
 	data, err := key.PEM()
 	must(t, err)
 	return data
 }
 
-func parse(t *testing.T, data []byte) *x509.Certificate {
+func parse(t testing.TB, data []byte) *x509.Certificate {
 	t.Helper()
 	certs, err := pki.ParseCertificates(data)
 	must(t, err)
 	return certs[0]
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

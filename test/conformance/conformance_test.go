@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -39,17 +40,13 @@ var workshops = sync.OnceValues(func() (map[pki.Algorithm]*workshop, error) {
 	lives := []time.Duration{10 * year, 40 * year}
 	made := map[pki.Algorithm]*workshop{}
 	for _, a := range pki.Algorithms() {
-		leaf, err := pki.GenerateKey(a)
+		keys, err := pki.GenerateKeys(context.Background(), []pki.Algorithm{a, a, a})
 		if err != nil {
 			return nil, err
 		}
-		made[a] = &workshop{leaf: leaf}
+		made[a] = &workshop{leaf: keys[2]}
 		for i, name := range []string{"kubernetes", "etcd-ca"} {
-			key, err := pki.GenerateKey(a)
-			if err != nil {
-				return nil, err
-			}
-			ca, err := pki.NewAuthority(name, key, pki.ValidFor(start, lives[i]))
+			ca, err := pki.NewAuthority(name, keys[i], pki.ValidFor(start, lives[i]))
 			if err != nil {
 				return nil, err
 			}

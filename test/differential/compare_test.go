@@ -61,6 +61,17 @@ func orNone(s string) string {
 // exercised remembers which differences have shown.
 var exercised sync.Map
 
+// neverShown lists the differences that no comparison has met.
+func neverShown() []string {
+	var ids []string
+	for _, d := range differences {
+		if _, shown := exercised.Load(d.id); !shown {
+			ids = append(ids, d.id)
+		}
+	}
+	return ids
+}
+
 // compare fails with everything in which the sides differ and no intended difference says
 // that they may. Differences that hold for one purpose only count when they are named in
 // expected; and those have to show, or the list is out of date.

@@ -39,7 +39,9 @@ var differences = []difference{
 	{id: "D03", everywhere: true, explains: func(f finding) bool {
 		return strings.HasSuffix(f.about, "/"+stateFolder+": mode") && f.kubeadm == "" && f.kubepki == "drwx------"
 	}},
-	{id: "D04", everywhere: true, explains: func(f finding) bool { return f.is("stderr", "silent", "speaks") }},
+	{id: "D04", everywhere: true, explains: func(f finding) bool {
+		return f.is("stderr", "silent", "speaks") || f.is("configuration", accepted, warned)
+	}},
 	{id: "D05", everywhere: true, explains: func(f finding) bool {
 		end, clamped := strings.CutSuffix(f.kubepki, withItsCA)
 		return f.kind() == "not after" && clamped && fromStartOf(end) <= fromStartOf(f.kubeadm)
@@ -58,7 +60,7 @@ var differences = []difference{
 		return f.refusal() || f.is("exit code", "0", "3") || f.is("stderr", "speaks", "silent") ||
 			f.kind() == "stdout" && strings.Contains(f.kubepki, "can't be renewed: CA \"CN=kubernetes\" expired on ")
 	}},
-	{id: "D10", explains: finding.refusal},
+	{id: "D10", explains: func(f finding) bool { return f.refusal() || f.is("configuration", accepted, refused) }},
 	{id: "D11", explains: finding.refusal},
 	{id: "D12", explains: finding.refusal},
 	{id: "D13", explains: func(f finding) bool {
@@ -125,6 +127,7 @@ var differences = []difference{
 	{id: "D30", explains: func(f finding) bool {
 		return (f.kind() == "content" || f.kind() == "mode") && f.kubepki == "" || f.kind() == "stdout" && f.kubepki == ""
 	}},
+	{id: "D31", explains: func(f finding) bool { return f.is("configuration", refused, accepted) }},
 }
 
 // kind is what a finding says about its file or command.

@@ -55,7 +55,18 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(baseDir)
-	return m.Run()
+	code := m.Run()
+	if ids := neverShown(); len(ids) > 0 && everythingRan() {
+		fmt.Fprintf(os.Stderr, "differential: no comparison has met the differences %v of %s: drop them, or test them\n", ids, differencesPage)
+		return 1
+	}
+	return code
+}
+
+// everythingRan says whether the run was a whole one, so that every difference had its chance.
+func everythingRan() bool {
+	return mayChroot() && *configs >= 100 && flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" &&
+		flag.Lookup("test.list").Value.String() == ""
 }
 
 // baseDir is the folder of the tree that kubeadm makes once for all scenarios.
