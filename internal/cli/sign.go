@@ -44,8 +44,8 @@ func (a *app) signCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&run.caDir, "ca-dir", "", "`directory` of the CAs, with their keys (required)")
-	flags.IntVar(&run.days, "days", 0, "lifetime of the certificates in `days` (default 365)")
-	flags.DurationVar(&run.validity, "validity", 0, "lifetime of the certificates, such as 2160h (default 8760h)")
+	flags.IntVar(&run.days, "days", 0, "lifetime of the certificates in `days`")
+	flags.DurationVar(&run.validity, "validity", 0, "lifetime of the certificates, such as 2160h (default: the configuration's, else a year)")
 	flags.StringSliceVar(&run.only, "only", nil, "sign the requests of this `name` only; may be given several times")
 	flags.BoolVar(&run.allowExtra, "allow-extra", false, "sign other subject parts and alternative names, too, and list them")
 	flags.BoolVar(&run.overwrite, "overwrite", false, "replace certificates that lie beside the requests")
@@ -98,6 +98,9 @@ func (s *signRun) run(cmd *cobra.Command, source string) error {
 			return err
 		}
 		options.Policy = &external.Policy{Cluster: config.Cluster}
+		if config.Set.Validity && s.days == 0 && s.validity == 0 {
+			options.Validity = config.Cluster.Validity
+		}
 	}
 	plan, err := external.PlanSigning(from.files, s.authorities(), options, s.app.Now())
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/kubepki/kubepki/internal/kubeconfig"
 	"github.com/kubepki/kubepki/layout"
@@ -225,20 +224,4 @@ func (s Snapshot) checkKubeconfig(e layout.Entry) error {
 		return fmt.Errorf("client-key-data of user %q: %w", user.Name, err)
 	}
 	return pki.CheckPair(certs[0], key)
-}
-
-// SameCertificates says whether two bundles hold the same certificates in any order.
-func SameCertificates(a, b []*x509.Certificate) bool {
-	contains := func(list []*x509.Certificate, c *x509.Certificate) bool { return slices.ContainsFunc(list, c.Equal) }
-	for _, c := range a {
-		if !contains(b, c) {
-			return false
-		}
-	}
-	for _, c := range b {
-		if !contains(a, c) {
-			return false
-		}
-	}
-	return true
 }
