@@ -8,6 +8,8 @@ LDFLAGS := -s -w -X github.com/kubepki/kubepki/internal/cli.version=$(VERSION)
 FUZZTIME ?= 30s
 
 export CGO_ENABLED = 0
+# Programs that only tests use, such as other CAs; see .ci/run.
+export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
 .PHONY: build demo test race fuzz bench lint tidy man oracle clean
 

@@ -31,7 +31,7 @@ bytes, modes and owners from before.`,
 			if err != nil {
 				return err
 			}
-			t, err := a.openReadOnly(cmd.Context(), config.Cluster)
+			t, err := a.open(cmd.Context(), config.Cluster, toRead)
 			if err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ Components have to be restarted afterwards, as after a renewal.`,
 			if err != nil {
 				return err
 			}
-			t, err := a.open(cmd.Context(), config.Cluster)
+			t, err := a.open(cmd.Context(), config.Cluster, toWrite)
 			if err != nil {
 				return err
 			}
@@ -129,7 +129,7 @@ func (a *app) completeBackups(s *settings) cobra.CompletionFunc {
 		if err != nil || len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		t, err := a.openReadOnly(cmd.Context(), config.Cluster)
+		t, err := a.open(cmd.Context(), config.Cluster, toRead)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -61,7 +61,7 @@ func (r *checkExpiration) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t, err := r.app.openReadOnly(ctx, config.Cluster)
+	t, err := r.app.open(ctx, config.Cluster, toRead)
 	if err != nil {
 		return err
 	}

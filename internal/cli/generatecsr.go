@@ -56,7 +56,7 @@ func (g *generateCSRRun) run(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	t, err := g.app.open(ctx, config.Cluster)
+	t, err := g.app.open(ctx, config.Cluster, toWrite)
 	if err != nil {
 		return err
 	}

@@ -62,11 +62,7 @@ func (r *importRun) run(ctx context.Context, from string) error {
 	if err != nil {
 		return err
 	}
-	open := r.app.open
-	if r.dryRun {
-		open = r.app.openReadOnly
-	}
-	t, err := open(ctx, config.Cluster)
+	t, err := r.app.open(ctx, config.Cluster, accessFor(r.dryRun))
 	if err != nil {
 		return err
 	}

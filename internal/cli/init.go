@@ -99,11 +99,7 @@ func (r *initRun) run(ctx context.Context, phases []phase, only []layout.Entry) 
 	if err != nil {
 		return err
 	}
-	open := r.app.open
-	if r.dryRun {
-		open = r.app.openReadOnly
-	}
-	t, err := open(ctx, config.Cluster)
+	t, err := r.app.open(ctx, config.Cluster, accessFor(r.dryRun))
 	if err != nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func (r *inventoryRun) runTree(ctx context.Context) (inventory.Summary, error) {
 	if err != nil {
 		return inventory.Summary{}, err
 	}
-	t, err := r.app.openReadOnly(ctx, config.Cluster)
+	t, err := r.app.open(ctx, config.Cluster, toRead)
 	if err != nil {
 		return inventory.Summary{}, err
 	}

@@ -72,7 +72,7 @@ func (k *kubeconfigUser) run(ctx context.Context) error {
 	if config.Set.Validity && !k.settings.given("validity-period") {
 		k.validity = c.Validity
 	}
-	t, err := k.app.openReadOnly(ctx, c)
+	t, err := k.app.open(ctx, c, toRead)
 	if err != nil {
 		return err
 	}

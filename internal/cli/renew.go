@@ -99,11 +99,7 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	if r.algorithm == "" && config.Set.Algorithm && !r.sameKey {
 		options.Algorithm = config.Cluster.Algorithm
 	}
-	open := r.app.open
-	if r.dryRun {
-		open = r.app.openReadOnly
-	}
-	t, err := open(ctx, config.Cluster)
+	t, err := r.app.open(ctx, config.Cluster, accessFor(r.dryRun))
 	if err != nil {
 		return err
 	}

@@ -195,22 +195,24 @@ type tree struct {
 	snapshot.Snapshot
 }
 
-// open opens the tree of a cluster for changes.
-func (a *app) open(ctx context.Context, c layout.Cluster) (*tree, error) {
-	return a.openTree(ctx, c, false)
-}
+// access says what a command wants with a tree.
+type access bool
 
-// openReadOnly opens it for looking only; that needs no right to write.
-func (a *app) openReadOnly(ctx context.Context, c layout.Cluster) (*tree, error) {
-	return a.openTree(ctx, c, true)
-}
+const (
+	toRead  access = false // needs no right to write and takes no lock
+	toWrite access = true  // nobody else changes the tree meanwhile
+)
 
-func (a *app) openTree(ctx context.Context, c layout.Cluster, readOnly bool) (*tree, error) {
+// accessFor returns the access of a command that may be asked for a dry run.
+func accessFor(dryRun bool) access { return access(!dryRun) }
+
+// open opens the tree of a cluster.
+func (a *app) open(ctx context.Context, c layout.Cluster, want access) (*tree, error) {
 	opened, err := pkidir.Open(ctx, pkidir.Options{
 		Root:         a.root,
 		Certificates: c.CertificatesDir,
 		Kubeconfigs:  c.KubeconfigDir,
-		ReadOnly:     readOnly,
+		ReadOnly:     want == toRead,
 		FS:           a.FS,
 		Now:          a.Now,
 		Notice:       func(notice string) { a.warnf("%s", notice) },

@@ -85,7 +85,7 @@ func (r *showRun) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if r.tree, err = r.app.openReadOnly(ctx, config.Cluster); err != nil {
+	if r.tree, err = r.app.open(ctx, config.Cluster, toRead); err != nil {
 		return err
 	}
 	defer r.tree.Close()

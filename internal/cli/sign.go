@@ -40,7 +40,7 @@ func (a *app) signCommand() *cobra.Command {
 		Example: `  kubepki certs sign requests/ --ca-dir ca/ --days 365
   kubepki certs sign nodes.tar.gz --ca-dir ca/ --config config.yaml --out answers.tar.gz`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return run.run(cmd, args[0]) },
+		RunE: func(_ *cobra.Command, args []string) error { return run.run(args[0]) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&run.caDir, "ca-dir", "", "`directory` of the CAs, with their keys (required)")
@@ -78,7 +78,7 @@ type signRun struct {
 	dryRun     bool
 }
 
-func (s *signRun) run(cmd *cobra.Command, source string) error {
+func (s *signRun) run(source string) error {
 	options, err := s.check()
 	if err != nil {
 		return err

@@ -47,7 +47,9 @@ var differences = []difference{
 		return f.kind() == "not after" && clamped && fromStartOf(end) <= fromStartOf(f.kubeadm)
 	}},
 	{id: "D06", everywhere: true, explains: func(f finding) bool {
-		return strings.HasPrefix(f.about, "init phase kubeconfig") && f.is("stderr", "speaks", "silent")
+		usesEndpoint := strings.HasPrefix(f.about, "init phase kubeconfig ") || strings.HasPrefix(f.about, "kubeconfig user ") ||
+			strings.HasPrefix(f.about, "certs generate-csr ")
+		return usesEndpoint && f.is("stderr", "speaks", "silent")
 	}},
 	{id: "D07", everywhere: true, explains: func(f finding) bool {
 		return strings.HasSuffix(f.about, "client-certificate-data: not before") && strings.HasSuffix(f.kubeadm, withItsCA) && f.kubepki == justNow
@@ -110,15 +112,10 @@ var differences = []difference{
 		return strings.Contains(f.about, "/kubelet.conf: ") && strings.Contains(f.kubepki, "system:node:other-node") &&
 			strings.EqualFold(f.kubeadm, f.kubepki)
 	}},
-	{id: "D27", everywhere: true, explains: func(f finding) bool {
-		folded := regexp.MustCompile(`(?m)^( *(?:- )?(?:name|cluster|user|current-context): (?:.*\S))\n +(\S.*)$`)
-		text := f.kubeadm
-		for folded.MatchString(text) {
-			text = folded.ReplaceAllString(text, "$1 $2")
-		}
-		return f.kind() == "layout" && text == f.kubepki
+	{id: "D27", everywhere: true, explains: func(f finding) bool { return f.kind() == "layout" && unfold(f.kubeadm) == f.kubepki }},
+	{id: "D28", everywhere: true, explains: func(f finding) bool {
+		return strings.HasPrefix(f.about, "certs generate-csr ") && f.kind() == "stdout" && sortedLines(f.kubeadm) == sortedLines(f.kubepki)
 	}},
-	{id: "D28", explains: func(f finding) bool { return f.kind() == "stdout" && sortedLines(f.kubeadm) == sortedLines(f.kubepki) }},
 	{id: "D29", explains: func(f finding) bool {
 		const none, data = "- cluster:\n    server:", "- cluster:\n    certificate-authority-data: DATA\n    server:"
 		return f.is("trusts", "nothing", "all of "+defaultDir+"/ca.crt, CERTIFICATE") ||
@@ -166,6 +163,20 @@ func (f finding) goesOn() bool {
 		return f.kubeadm == ""
 	}
 	return strings.HasPrefix(f.about, "kubeconfig user") && f.kubeadm == ""
+}
+
+// unfold joins the lines of a kubeconfig that begin with no key to the line before.
+func unfold(text string) string {
+	key := regexp.MustCompile(`^ *(- )?[a-zA-Z-]+:( |$)`)
+	var joined []string
+	for _, line := range strings.Split(text, "\n") {
+		if line == "" || key.MatchString(line) {
+			joined = append(joined, line)
+			continue
+		}
+		joined[len(joined)-1] += " " + strings.TrimSpace(line)
+	}
+	return strings.Join(joined, "\n")
 }
 
 func sortedLines(text string) string {

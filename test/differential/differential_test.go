@@ -124,6 +124,12 @@ func compareConfiguration(t *testing.T, r *rand.Rand, c config) {
 		return // what follows starts from these trees
 	}
 	compareClients(t, s)
+	if !c.slow() && oneIn(r, 4) {
+		requests := newScene(t, nil)
+		requests.configure(c)
+		requests.run("certs", "generate-csr", "--config", configFile, "--kubeconfig-dir", kubeconfigsDir)
+		requests.compare()
+	}
 	if !mayChroot() {
 		return
 	}
