@@ -20,7 +20,8 @@ type Authority struct {
 
 // NewAuthority makes a self-signed root with the contents that kubeadm gives its CAs:
 // the common name, also as a DNS name; critical CA:TRUE without path length; usages
-// digitalSignature and keyCertSign, and keyEncipherment with RSA keys.
+// digitalSignature and keyCertSign, without kubeadm's keyEncipherment, which RFC 3279
+// (2.3.1) advises against.
 func NewAuthority(commonName string, key crypto.Signer, v Validity) (*Authority, error) {
 	if commonName == "" { // RFC 5280, 4.1.2.6
 		return nil, errors.New("create CA: it needs a common name")
@@ -35,7 +36,7 @@ func NewAuthority(commonName string, key crypto.Signer, v Validity) (*Authority,
 		DNSNames:              []string{commonName},
 		NotBefore:             v.NotBefore,
 		NotAfter:              v.NotAfter,
-		KeyUsage:              LeafKeyUsage(key.Public()) | x509.KeyUsageCertSign,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
 	}

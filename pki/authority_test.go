@@ -66,7 +66,7 @@ func TestContentsOfAuthoritiesAndLeaves(t *testing.T) {
 			if c.Version != 3 || c.SignatureAlgorithm != signatureOf[a] || c.Subject.String() != "CN=front-proxy-ca" || !bytes.Equal(c.RawIssuer, c.RawSubject) {
 				t.Errorf("CA: version %d, %s, subject %s, issuer %s", c.Version, c.SignatureAlgorithm, c.Subject, c.Issuer)
 			}
-			if !c.IsCA || c.MaxPathLen != -1 || c.KeyUsage != usage|x509.KeyUsageCertSign || !slices.Equal(c.DNSNames, []string{"front-proxy-ca"}) {
+			if !c.IsCA || c.MaxPathLen != -1 || c.KeyUsage != x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign || !slices.Equal(c.DNSNames, []string{"front-proxy-ca"}) {
 				t.Errorf("CA: CA %v, path length %d, usage %b, names %v", c.IsCA, c.MaxPathLen, c.KeyUsage, c.DNSNames)
 			}
 			if want := []string{"2.5.29.14", "2.5.29.15 critical", "2.5.29.17", "2.5.29.19 critical"}; !slices.Equal(extensionsOf(c), want) {
@@ -108,12 +108,29 @@ func TestContentsOfAuthoritiesAndLeaves(t *testing.T) {
 	}
 }
 
-func TestKeyUsageFollowsTheLeafsKeyNotTheCAs(t *testing.T) {
+func TestKeyUsageFollowsTheLeafsKeyAndPurpose(t *testing.T) {
 	t.Parallel()
 	ca := newCA(t, "ca") // ECDSA
-	leaf := issue(t, ca, pki.Profile{}, newKey(t, pki.RSA2048).Public())
-	if leaf.KeyUsage&x509.KeyUsageKeyEncipherment == 0 || leaf.SignatureAlgorithm != x509.ECDSAWithSHA256 {
-		t.Errorf("usage %b, %s", leaf.KeyUsage, leaf.SignatureAlgorithm)
+	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
+	for sentence, test := range map[string]struct {
+		algorithm pki.Algorithm
+		purposes  []x509.ExtKeyUsage
+		enciphers bool
+	}{
+		"an RSA server":                   {pki.RSA2048, []x509.ExtKeyUsage{server}, true},
+		"an RSA server that also logs in": {pki.RSA2048, []x509.ExtKeyUsage{server, client}, true},
+		"an RSA client":                   {pki.RSA2048, []x509.ExtKeyUsage{client}, false},
+		"an RSA key for any purpose":      {pki.RSA2048, []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, true},
+		"an ECDSA server":                 {pki.ECDSAP256, []x509.ExtKeyUsage{server}, false},
+	} {
+		leaf := issue(t, ca, pki.Profile{Usages: test.purposes}, newKey(t, test.algorithm).Public())
+		want := x509.KeyUsageDigitalSignature
+		if test.enciphers {
+			want |= x509.KeyUsageKeyEncipherment
+		}
+		if leaf.KeyUsage != want || leaf.SignatureAlgorithm != x509.ECDSAWithSHA256 {
+			t.Errorf("%s: key usage %b, want %b; signed with %s", sentence, leaf.KeyUsage, want, leaf.SignatureAlgorithm)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func (p Profile) template(pub crypto.PublicKey) *x509.Certificate {
 		IPAddresses:           p.IPAddresses,
 		EmailAddresses:        p.EmailAddresses,
 		URIs:                  p.URIs,
-		KeyUsage:              LeafKeyUsage(pub),
+		KeyUsage:              leafKeyUsage(pub, p.Usages),
 		ExtKeyUsage:           p.Usages,
 		UnknownExtKeyUsage:    p.UnknownUsages,
 		BasicConstraintsValid: true,
@@ -135,13 +135,19 @@ func (p Profile) sanExtension() pkix.Extension {
 	return pkix.Extension{Id: oidSubjectAltName, Critical: emptySubject, Value: p.RawSAN}
 }
 
-// LeafKeyUsage returns the key usage of a leaf with this key: digitalSignature, and
-// keyEncipherment for RSA only, since other keys cannot do it (RFC 8813, 3). kubeadm
-// sets both for every key.
-func LeafKeyUsage(pub crypto.PublicKey) x509.KeyUsage {
+// leafKeyUsage returns the key usage of a leaf: digitalSignature, and keyEncipherment where
+// the key can do it (RSA only: RFC 8813, 3) and one of its purposes needs it, as serving TLS
+// does and logging in does not (RFC 5280, 4.2.1.12). kubeadm sets both for everything.
+func leafKeyUsage(pub crypto.PublicKey, purposes []x509.ExtKeyUsage) x509.KeyUsage {
 	usage := x509.KeyUsageDigitalSignature
-	if AlgorithmOf(pub).IsRSA() {
-		usage |= x509.KeyUsageKeyEncipherment
+	if !AlgorithmOf(pub).IsRSA() {
+		return usage
+	}
+	for _, purpose := range purposes {
+		switch purpose {
+		case x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageEmailProtection, x509.ExtKeyUsageAny:
+			usage |= x509.KeyUsageKeyEncipherment
+		}
 	}
 	return usage
 }

@@ -51,15 +51,19 @@ func TestEveryRequestIsSignedByItsOwnCA(t *testing.T) {
 	}
 }
 
-func TestRSACertificatesMayEncipherKeys(t *testing.T) {
+func TestRSACertificatesMayEncipherKeysWhereTheyServe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.cluster.Algorithm = pki.RSA2048
-	w.request("front-proxy-client")
+	w.request("front-proxy-client", "etcd-server")
 	w.sign()
-	cert := parse(t, w.node["/etc/kubernetes/pki/front-proxy-client.crt"])
-	if cert.KeyUsage != x509.KeyUsageDigitalSignature|x509.KeyUsageKeyEncipherment {
-		t.Errorf("key usage %b", cert.KeyUsage)
+	for path, want := range map[string]x509.KeyUsage{
+		"/etc/kubernetes/pki/front-proxy-client.crt": x509.KeyUsageDigitalSignature,
+		"/etc/kubernetes/pki/etcd/server.crt":        x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+	} {
+		if cert := parse(t, w.node[path]); cert.KeyUsage != want {
+			t.Errorf("%s: key usage %b, want %b", path, cert.KeyUsage, want)
+		}
 	}
 }
 
