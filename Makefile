@@ -45,8 +45,8 @@ tidy:
 	$(GO) mod tidy
 	cd test/kubernetes && $(GO) mod tidy
 
-man: build
-	bin/kubepki man bin/man
+man:
+	$(GO) run ./cmd/kubepki-man bin/man
 
 clean:
 	rm -rf bin .lab

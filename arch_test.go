@@ -48,13 +48,14 @@ var rules = map[string]rule{
 		house: append([]string{"internal/create", "internal/renew", "internal/external", "internal/inventory", "internal/kubeadm"}, level3...),
 		outside: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term",
-			"k8s.io/cli-runtime/pkg/printers", "k8s.io/apimachinery/pkg/runtime",
+			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath",
 		},
-		// The jsonpath engine of the printers lives in client-go; nothing else of it comes along.
-		never: []string{"k8s.io/client-go/rest", "k8s.io/client-go/kubernetes", "k8s.io/client-go/tools/clientcmd"},
+		// kubectl's jsonpath engine lives in client-go; nothing else of it comes along.
+		never: []string{"k8s.io/client-go/rest", "k8s.io/client-go/kubernetes", "k8s.io/apimachinery", "net/http"},
 	},
 	"internal/testpki": {house: append([]string{"internal/create"}, level3...), never: offline},
 	"cmd/kubepki":      {house: []string{"internal/cli"}},
+	"cmd/kubepki-man":  {house: []string{"internal/cli"}, outside: []string{"github.com/spf13/cobra"}},
 }
 
 // level3 is what the packages that do one job each may use; they are strangers to each

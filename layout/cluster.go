@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kubepki/kubepki/pki"
@@ -172,17 +173,19 @@ func splitEndpoint(endpoint string) (host string, port int, err error) {
 }
 
 var (
-	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
-	fourParts = regexp.MustCompile(`^[0-9]+(\.[0-9]+){3}$`)
+	subdomain = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	})
+	fourParts = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]+(\.[0-9]+){3}$`) })
 )
 
 // isSubdomain says whether s is a DNS subdomain as Kubernetes defines it: RFC 1123, at
 // most 253 characters, but with labels of any length.
-func isSubdomain(s string) bool { return len(s) <= 253 && subdomain.MatchString(s) }
+func isSubdomain(s string) bool { return len(s) <= 253 && subdomain().MatchString(s) }
 
 // isHost says whether s is a DNS name that nobody can take for a mistyped IP address:
 // programs differ on what "010.0.0.1" means.
-func isHost(s string) bool { return isSubdomain(s) && !fourParts.MatchString(s) }
+func isHost(s string) bool { return isSubdomain(s) && !fourParts().MatchString(s) }
 
 func validSAN(s string) bool {
 	_, isAddress := parseAddress(s)

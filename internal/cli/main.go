@@ -62,6 +62,12 @@ func Main(ctx context.Context, env Env) int {
 	return a.report(root.ExecuteContext(ctx))
 }
 
+// Command returns the command tree alone, for programs that write manual pages from it.
+func Command() *cobra.Command {
+	a := &app{Env: Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard}}
+	return a.rootCommand()
+}
+
 // report prints what went wrong with a hint, and returns the exit code.
 func (a *app) report(err error) int {
 	var misuse *misuseError
@@ -191,7 +197,6 @@ Exit codes: 0 fine, 1 failed, 2 misuse, 3 something needs attention.`,
 		a.backupsCommand(),
 		a.rollbackCommand(),
 		a.versionCommand(),
-		a.manCommand(),
 	)
 	makeStrict(cmd)
 	return cmd

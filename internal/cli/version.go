@@ -2,13 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 )
 
 // version is set by the release build; otherwise the module's own version counts.
@@ -59,23 +56,4 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 	formats(cmd, "text", "short", structured)
 	return cmd
-}
-
-// manCommand writes the manual pages from the same texts as the help.
-func (a *app) manCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "man DIR",
-		Short: "Write the manual pages into a directory",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := filepath.Clean(args[0])
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-			root := cmd.Root()
-			root.DisableAutoGenTag = true
-			now := a.Now()
-			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "kubepki", Manual: "kubepki", Date: &now}, dir)
-		},
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // format is what the first bytes of a file promise.
@@ -22,17 +23,21 @@ var pemMark = []byte("-----BEGIN ")
 
 // A kubeconfig says what it is at the top level of its YAML, or anywhere in its JSON.
 var (
-	kindConfig = regexp.MustCompile(`(?m)^kind:[ \t]*["']?Config["']?[ \t\r]*(#.*)?$|"kind"\s*:\s*"Config"`)
-	apiVersion = regexp.MustCompile(`(?m)^apiVersion:[ \t]*["']?([^"'\s#]+)|"apiVersion"\s*:\s*"([^"]+)"`)
+	kindConfig = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^kind:[ \t]*["']?Config["']?[ \t\r]*(#.*)?$|"kind"\s*:\s*"Config"`)
+	})
+	apiVersion = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^apiVersion:[ \t]*["']?([^"'\s#]+)|"apiVersion"\s*:\s*"([^"]+)"`)
+	})
 )
 
 // isKubeconfig tells a kubeconfig from the files of other programs that are of kind
 // Config, too. Without apiVersion client-go assumes v1.
 func isKubeconfig(data []byte) bool {
-	if !kindConfig.Match(data) {
+	if !kindConfig().Match(data) {
 		return false
 	}
-	version := apiVersion.FindSubmatch(data)
+	version := apiVersion().FindSubmatch(data)
 	return version == nil || string(version[1])+string(version[2]) == "v1"
 }
 

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kubepki/kubepki/layout"
@@ -53,8 +54,11 @@ func (r *report) assemble(documents map[string]*document) *Config {
 	return c
 }
 
-// ordinaryName is what a cluster's name looks like where it turns up as a part of other names.
-var ordinaryName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
+// ordinaryName is what a cluster's name looks like where it turns up as a part of other
+// names; at most maxName bytes long.
+var ordinaryName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`) })
+
+const maxName = 253
 
 func (r *report) takeCluster(c *Config, d *document) {
 	cluster, set := &c.Cluster, &c.Set
@@ -74,7 +78,7 @@ func (r *report) takeCluster(c *Config, d *document) {
 	if local && cluster.ExternalEtcd {
 		r.fault(d.at("etcd"), "local and external exclude each other")
 	}
-	if !ordinaryName.MatchString(cluster.Name) {
+	if len(cluster.Name) > maxName || !ordinaryName().MatchString(cluster.Name) {
 		r.warn(d.at("clusterName"),
 			"kubeconfig files will carry this name, and it has more than letters, digits and single marks (. _ -) in it")
 	}

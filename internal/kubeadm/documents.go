@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -80,7 +81,7 @@ func next(decoder *yaml.Decoder) (root *yaml.Node, err error) {
 	return document.Content[0], nil
 }
 
-var lineNumber = regexp.MustCompile(`line (\d+): `)
+var lineNumber = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`line (\d+): `) })
 
 // syntax reports that the file is no YAML. The library's messages are fixed texts, but for the
 // name of an unknown anchor, which may be a secret that begins with "*".
@@ -90,7 +91,7 @@ func (r *report) syntax(err error) {
 		message = "an alias (*name) has no anchor (&name)"
 	}
 	var p position
-	if found := lineNumber.FindStringSubmatch(message); found != nil {
+	if found := lineNumber().FindStringSubmatch(message); found != nil {
 		p.line, _ = strconv.Atoi(found[1])
 		message = strings.Replace(message, found[0], "", 1)
 	}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Bounds of what a file can make Parse say.
@@ -103,12 +104,12 @@ func (r *report) others() string {
 	return ", only " + strings.Join(r.ignored[:min(len(r.ignored), 5)], ", ")
 }
 
-var plausibleName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
+var plausibleName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`) })
 
 // named makes a name from the file fit for messages. What doesn't look like the name of a
 // field is not repeated: in a file with a slip in its syntax it may be a token.
 func named(name string) string {
-	if len(name) > maxQuoted || !plausibleName.MatchString(name) {
+	if len(name) > maxQuoted || !plausibleName().MatchString(name) {
 		return "(a name that is not printed)"
 	}
 	return name

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -102,7 +103,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag(
 
 var longUnits = map[string]int64{"d": 24, "w": 7 * 24, "y": 365 * 24}
 
-var longDuration = regexp.MustCompile(`^([0-9]{1,4})([dwy])$`)
+var longDuration = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]{1,4})([dwy])$`) })
 
 // parseDuration reads a duration as Go writes it; days and longer units are spelled out in
 // the error, as they are the usual slip.
@@ -111,7 +112,7 @@ func parseDuration(s string) (time.Duration, error) {
 	if err == nil {
 		return v, nil
 	}
-	if found := longDuration.FindStringSubmatch(s); found != nil {
+	if found := longDuration().FindStringSubmatch(s); found != nil {
 		count, _ := strconv.ParseInt(found[1], 10, 64)
 		return 0, fmt.Errorf("%s: the longest unit of a duration is the hour; use %dh", quoted(s), count*longUnits[found[2]])
 	}

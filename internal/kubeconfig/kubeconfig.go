@@ -19,6 +19,7 @@ import (
 	"io"
 	"log/slog"
 	"regexp"
+	"sync"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -134,12 +135,12 @@ func checkKeys(n *yaml.Node) error {
 	return nil
 }
 
-var yamlErrorLine = regexp.MustCompile(`^yaml: line (\d+):`)
+var yamlErrorLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: line (\d+):`) })
 
 // withoutText reduces an error of the YAML library to the line, because its words can
 // quote the file and with it a key.
 func withoutText(err error) error {
-	if m := yamlErrorLine.FindStringSubmatch(err.Error()); m != nil {
+	if m := yamlErrorLine().FindStringSubmatch(err.Error()); m != nil {
 		return fmt.Errorf("line %s or next to it: not valid YAML", m[1])
 	}
 	return errors.New("not valid YAML")

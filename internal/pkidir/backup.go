@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
@@ -73,7 +74,7 @@ func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
 		}
 		id = ids[len(ids)-1]
 	}
-	if !backupID.MatchString(id) {
+	if !backupID().MatchString(id) {
 		return nil, fmt.Errorf("roll back: %q is not the name of a backup", id)
 	}
 	copies, b := t.home.loadBackup(id)
@@ -88,13 +89,13 @@ func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
 	return t.commit(ctx, "rollback to "+id, edits, nil)
 }
 
-var backupID = regexp.MustCompile(`^([0-9]{8}T[0-9]{6}Z)(?:-([1-9][0-9]{0,5}))?$`)
+var backupID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]{8}T[0-9]{6}Z)(?:-([1-9][0-9]{0,5}))?$`) })
 
 const idTime = "20060102T150405Z"
 
 // splitID returns an ID's parts, by which IDs are ordered.
 func splitID(id string) (stamp string, n int) {
-	if m := backupID.FindStringSubmatch(id); m != nil {
+	if m := backupID().FindStringSubmatch(id); m != nil {
 		stamp = m[1]
 		n, _ = strconv.Atoi(m[2]) // no counter counts as 0
 	}
@@ -113,7 +114,7 @@ func (p place) nextID(now time.Time) (string, error) {
 			id = fmt.Sprintf("%s-%d", stamp, n+1)
 		}
 	}
-	if !backupID.MatchString(id) {
+	if !backupID().MatchString(id) {
 		return "", fmt.Errorf("no backup can be named for the time %s", now)
 	}
 	return id, nil
@@ -127,7 +128,7 @@ func (p place) backupIDs() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if backupID.MatchString(e.Name()) {
+		if backupID().MatchString(e.Name()) {
 			ids = append(ids, e.Name())
 		}
 	}
@@ -217,7 +218,7 @@ func parseManifest(data []byte) (*Backup, error) {
 // check looks for what no commit writes.
 func (b *Backup) check() error {
 	switch {
-	case !backupID.MatchString(b.ID):
+	case !backupID().MatchString(b.ID):
 		return fmt.Errorf("backup %q has no proper name", b.ID)
 	case b.Damaged != "":
 		return errors.New("the backup calls itself damaged")

@@ -52,10 +52,12 @@ var differences = []difference{
 		return usesEndpoint && f.is("stderr", "speaks", "silent")
 	}},
 	{id: "D07", everywhere: true, explains: func(f finding) bool {
-		return strings.HasSuffix(f.about, "client-certificate-data: not before") && strings.HasSuffix(f.kubeadm, withItsCA) && f.kubepki == justNow
+		return strings.HasSuffix(f.about, "client-certificate-data: not before") &&
+			strings.HasSuffix(f.kubeadm, withItsCA) && f.kubepki == justNow
 	}},
 	{id: "D08", explains: func(f finding) bool {
-		const first, all = "the first of " + defaultDir + "/ca.crt, CERTIFICATE", "all of " + defaultDir + "/ca.crt, CERTIFICATE, CERTIFICATE"
+		const first = "the first of " + defaultDir + "/ca.crt, CERTIFICATE"
+		const all = "all of " + defaultDir + "/ca.crt, CERTIFICATE, CERTIFICATE"
 		return f.is("trusts", first, all) || f.goesOn()
 	}},
 	{id: "D09", explains: func(f finding) bool {
@@ -66,7 +68,8 @@ var differences = []difference{
 	{id: "D11", explains: finding.refusal},
 	{id: "D12", explains: finding.refusal},
 	{id: "D13", explains: func(f finding) bool {
-		const kept, rebuilt = "[certs] Using the existing \"sa\" key\n", "[certs] Generating \"sa\" public key from the existing private key\n"
+		const kept = "[certs] Using the existing \"sa\" key\n"
+		const rebuilt = "[certs] Generating \"sa\" public key from the existing private key\n"
 		return f.refusal() || f.is("stdout", kept, rebuilt) || f.is("content", "", written)
 	}},
 	{id: "D14", explains: finding.refusal},
@@ -78,7 +81,8 @@ var differences = []difference{
 	}},
 	{id: "D17", explains: func(f finding) bool { return strings.Contains(f.about, " --cert-dir ") || f.kind() == "content" }},
 	{id: "D18", explains: func(f finding) bool {
-		return f.is("exit code", "1", "2") || f.is("exit code", "0", "2") || f.kind() == "stdout" && strings.Contains(f.kubeadm, "\nUsage:\n")
+		isHelp := f.kind() == "stdout" && strings.Contains(f.kubeadm, "\nUsage:\n")
+		return f.is("exit code", "1", "2") || f.is("exit code", "0", "2") || isHelp
 	}},
 	{id: "D19", explains: func(f finding) bool {
 		const done = "\nDone renewing certificates."
