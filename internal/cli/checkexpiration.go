@@ -84,15 +84,20 @@ func (r *checkExpiration) run(ctx context.Context) error {
 	return nil
 }
 
-// judge warns about what ends soon and says whether anything needs attention.
+// judge warns about CAs that have expired and about what ends soon and says whether anything needs attention.
 func (r *checkExpiration) judge(report inventory.Expiration) bool {
 	attention := false
 	for _, row := range slices.Concat(report.Certificates, report.Authorities) {
 		switch {
 		case row.Missing:
 			attention = attention || row.Name != layout.NameSuperAdmin
-		case row.Problem != "" || row.Residual < 0:
+		case row.Problem != "":
 			attention = true
+		case row.Residual < 0:
+			attention = true
+			if row.CAName == "" {
+				r.app.warnf("the CA %s expired on %s: nothing that it signs is valid any more", row.Name, day(row.ExpirationDate))
+			}
 		case row.Residual <= r.warnBefore:
 			attention = true
 			r.app.warnf("%s ends on %s", row.Name, day(row.ExpirationDate))

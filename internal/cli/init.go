@@ -171,10 +171,18 @@ func printStep(line func(string, ...any), c layout.Cluster, step create.Step) {
 	e := step.Entry
 	switch step.Action {
 	case create.SkipExternalEtcd:
-		line("External etcd mode: Skipping %s certificate authority generation", e.Base)
+		what := "certificate"
+		if e.Kind == layout.CA {
+			what = "certificate authority"
+		}
+		line("External etcd mode: Skipping %s %s generation", e.Base, what)
 	case create.SkipExternalCA:
 		line("External CA mode: Skipping %s", e.Name)
 	case create.KeepProvided:
+		if e.Kind == layout.ServiceAccount {
+			line("Using existing %s keys", e.Base)
+			return
+		}
 		line("External CA mode: Using user provided %s", e.Base)
 	case create.KeepKeyless:
 		line("Using existing %s keyless certificate authority", e.Base)

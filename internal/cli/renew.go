@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,7 @@ type renewRun struct {
 	dryRun    bool
 	csrOnly   bool
 	csrDir    string
+	all       bool // rather than names
 }
 
 // candidates lists what can be renewed in the order of kubeadm's reports, by name.
@@ -91,7 +93,12 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	options := renew.Options{IfDue: r.ifDue, SameKey: r.sameKey, Requests: r.csrOnly, Validity: r.validity}
+	if r.all = names[0] == "all"; r.all && config.Cluster.ExternalEtcd {
+		entries = slices.DeleteFunc(entries, layout.Entry.Etcd)
+	}
+	options := renew.Options{
+		IfDue: r.ifDue, SameKey: r.sameKey, Requests: r.csrOnly, Validity: r.validity, Configured: r.settings.config != "",
+	}
 	if r.validity == 0 && config.Set.Validity {
 		options.Validity = config.Cluster.Validity
 	}
@@ -187,7 +194,9 @@ func (r *renewRun) printText(plan *renew.Plan, backup *pkidir.Backup) {
 		fmt.Fprintf(out, "\nKeys and requests are in %s. When they are signed: kubepki certs import %s\n", r.csrDir, r.csrDir)
 		return
 	}
-	fmt.Fprintln(out, "\nDone renewing certificates. You must restart the kube-apiserver, kube-controller-manager, kube-scheduler and etcd, so that they can use the new certificates.")
+	if r.all {
+		fmt.Fprintln(out, "\nDone renewing certificates. You must restart the kube-apiserver, kube-controller-manager, kube-scheduler and etcd, so that they can use the new certificates.")
+	}
 	if backup != nil {
 		r.app.notef("the old files are kept; to go back: kubepki rollback %s", backup.ID)
 	}

@@ -80,6 +80,7 @@ func TestDecisions(t *testing.T) {
 		"a sound service account key":             {entry: "sa", want: create.Keep},
 		"no service account key":                  {entry: "sa", damage: remove(pkd+"sa.key", pkd+"sa.pub"), want: create.Generate},
 		"no service account key, external CA":     {entry: "sa", damage: remove(pkd+"sa.key", pkd+"sa.pub", pkd+"ca.key"), want: create.SkipExternalCA},
+		"a service account key, external CA":      {entry: "sa", damage: remove(pkd + "ca.key"), want: create.KeepProvided},
 		"a lone sa.pub":                           {entry: "sa", damage: remove(pkd + "sa.key"), err: "a new pair would make every service account token invalid"},
 		"a lone sa.key":                           {entry: "sa", damage: remove(pkd + "sa.pub"), want: create.GeneratePublic},
 		"sa.pub of another key":                   {entry: "sa", damage: from(other, pkd+"sa.pub"), want: create.Keep, warning: "does not start with the public half"},

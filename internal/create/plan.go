@@ -251,6 +251,9 @@ func (p *planner) decideServiceAccount(e layout.Entry) (Step, error) {
 		return Step{}, existing(e, pubPath, err)
 	}
 	step := Step{Entry: e, Action: Keep}
+	if p.isExternal(layout.NameCA) {
+		step.Action = KeepProvided
+	}
 	if !pki.SamePublicKey(pub, key.Public()) {
 		step.warn("%s does not start with the public half of %s: tokens signed with that key may be refused", pubPath, keyPath)
 	}

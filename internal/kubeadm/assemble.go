@@ -166,6 +166,8 @@ func (r *report) takeNode(c *Config, d *document) {
 		switch {
 		case err != nil || addr.Zone() != "":
 			r.fault(d.at(address), "%s is not an IP address", quoted(text))
+		case addr.IsMulticast():
+			r.fault(d.at(address), "%s is not the address of a host", addr)
 		case !addr.Unmap().IsUnspecified(): // 0.0.0.0 and :: mean "find out"
 			c.Cluster.AdvertiseAddress, c.Set.AdvertiseAddress = addr.Unmap(), true
 		}

@@ -30,6 +30,10 @@ type Options struct {
 	Validity  time.Duration // of new certificates; 0 means the lifetime of the existing one
 	IfDue     time.Duration // renew only what ends within this time; 0 means everything
 	SameKey   bool          // keep the private keys
+	// Configured says that a configuration was given, so that ExternalEtcd of the cluster is
+	// a fact. Without one, a node without any of etcd's files is taken for one whose etcd
+	// runs elsewhere.
+	Configured bool
 	// Requests plans signing requests: no CA of the cluster is needed, or looked at.
 	Requests bool
 }
@@ -226,11 +230,10 @@ func (p *planner) unreadable(e layout.Entry, path string, err error) *skip {
 	return &skip{Missing, path + " is not there"}
 }
 
-// externalEtcd says whether none of etcd's files is here, as on a control plane whose
-// etcd runs elsewhere. The configuration may say it, but need not be at hand.
+// externalEtcd says whether the cluster's etcd runs elsewhere.
 func (p *planner) externalEtcd() bool {
-	if p.snapshot.Cluster.ExternalEtcd {
-		return true
+	if p.options.Configured {
+		return p.snapshot.Cluster.ExternalEtcd
 	}
 	for _, e := range layout.Entries() {
 		if e.Etcd() && p.snapshot.Exists(p.snapshot.Cluster.CertificatePath(e)) {

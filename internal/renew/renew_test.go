@@ -100,11 +100,15 @@ func TestReasons(t *testing.T) {
 			},
 			entry: "admin.conf", want: renew.CAUnusable, attention: true,
 		},
-		"an expired CA":                      {entry: "apiserver", after: 11 * 365 * day, want: renew.CAExpired, attention: true},
-		"a key to keep that is missing":      {damage: remove(c.KeyPath(apiserver)), entry: "apiserver", options: renew.Options{SameKey: true}, want: renew.KeyUnusable, attention: true},
-		"a missing key that is not kept":     {damage: remove(c.KeyPath(apiserver)), entry: "apiserver"},
-		"requests need no CA":                {damage: remove("/etc/kubernetes/pki/ca.key", "/etc/kubernetes/pki/ca.crt"), entry: "apiserver", options: renew.Options{Requests: true}},
-		"etcd elsewhere: nothing is missed":  {damage: removePrefix("/etc/kubernetes/pki/etcd/", "/etc/kubernetes/pki/apiserver-etcd"), entry: "etcd-server", want: renew.ExternalEtcd},
+		"an expired CA":                     {entry: "apiserver", after: 11 * 365 * day, want: renew.CAExpired, attention: true},
+		"a key to keep that is missing":     {damage: remove(c.KeyPath(apiserver)), entry: "apiserver", options: renew.Options{SameKey: true}, want: renew.KeyUnusable, attention: true},
+		"a missing key that is not kept":    {damage: remove(c.KeyPath(apiserver)), entry: "apiserver"},
+		"requests need no CA":               {damage: remove("/etc/kubernetes/pki/ca.key", "/etc/kubernetes/pki/ca.crt"), entry: "apiserver", options: renew.Options{Requests: true}},
+		"etcd elsewhere: nothing is missed": {damage: removePrefix("/etc/kubernetes/pki/etcd/", "/etc/kubernetes/pki/apiserver-etcd"), entry: "etcd-server", want: renew.ExternalEtcd},
+		"etcd here, says the configuration": {
+			damage: removePrefix("/etc/kubernetes/pki/etcd/", "/etc/kubernetes/pki/apiserver-etcd"), entry: "etcd-server",
+			options: renew.Options{Configured: true}, want: renew.Missing, attention: true,
+		},
 		"one of etcd's certificates missing": {damage: remove("/etc/kubernetes/pki/etcd/server.crt"), entry: "etcd-server", want: renew.Missing, attention: true},
 	}
 	for name, tc := range cases {

@@ -147,6 +147,9 @@ var takenOtherwise = map[string]string{
 	"an external etcd with a relative file":    "D31",
 	"an external etcd with nothing":            "D31",
 	"a short certificate key":                  "D31",
+	"a comment between":                        "D32",
+	"a comment in front":                       "D32",
+	"a comment behind":                         "D32",
 }
 
 func TestBothProgramsTakeTheSameConfigurationFiles(t *testing.T) {

@@ -129,6 +129,11 @@ var differences = []difference{
 		return (f.kind() == "content" || f.kind() == "mode") && f.kubepki == "" || f.kind() == "stdout" && f.kubepki == ""
 	}},
 	{id: "D31", explains: func(f finding) bool { return f.is("configuration", refused, accepted) }},
+	{id: "D32", explains: func(f finding) bool { return f.is("configuration", refused, accepted) }},
+	{id: "D33", explains: func(f finding) bool {
+		const used, skipped = "[certs] Using existing sa keys\n", "[certs] External CA mode: Skipping sa\n"
+		return f.kind() == "stdout" && strings.Replace(f.kubeadm, used, skipped, 1) == f.kubepki
+	}},
 }
 
 // kind is what a finding says about its file or command.

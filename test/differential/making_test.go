@@ -198,7 +198,7 @@ var makingScenarios = []scenario{
 		name: "an external CA and no service account key", change: func(t *testing.T, tr tree) {
 			tr.remove(t, defaultDir+"/ca.key", defaultDir+"/sa.key", defaultDir+"/sa.pub")
 		},
-		run: []string{"init phase certs all", "init phase certs sa"},
+		run: []string{"init phase certs all", "init phase certs sa"}, expected: []string{"D33"},
 	},
 	{
 		name: "an external CA and no kubeconfig", change: func(t *testing.T, tr tree) {
