@@ -42,7 +42,7 @@ const (
 type FS struct {
 	// Before, when set, is called before every operation that changes the disk, each fsync
 	// included; its error is returned instead of performing the operation. Tests use it to
-	// stop a process at any step, fill its disk or break it. Files are written in parallel,
+	// stop a process at any step, fill its disk or break it. Files are synced in parallel,
 	// so it must be safe for concurrent use; it is called without any lock held.
 	Before func(op Op, path string) error
 }
@@ -123,7 +123,7 @@ func (f FS) SyncDirs(paths ...string) error {
 	})
 }
 
-// maxParallel bounds how many files are written at once. A journalling file system makes
+// maxParallel bounds how many files are synced at once. A journalling file system makes
 // concurrent fsyncs durable with one flush, which is what makes them cheap.
 const maxParallel = 16
 

@@ -88,40 +88,60 @@ func (f FS) CreateExclusive(path string, data []byte, perm fs.FileMode) error {
 	return f.SyncDirs(filepath.Dir(path))
 }
 
-// CreateAll writes new files under exactly the given names, several at a time, and makes
-// their bytes durable, but not yet their names: that takes SyncDirs. A name that is taken
-// is an error wrapping fs.ErrExist. After an error some of the files exist, all of them
-// complete; the caller removes them.
-func (f FS) CreateAll(files ...File) error {
-	return parallel(len(files), func(i int) error { return f.create(files[i]) })
+// CreateAll writes new files under exactly the given names and makes their bytes durable,
+// but not yet their names: that takes SyncDirs. A name that is taken is an error wrapping
+// fs.ErrExist. After an error some of the files exist; the caller removes them.
+//
+// All bytes are on their way to the disk before the first fsync waits for them, and the
+// fsyncs run side by side: the file system then writes its journal once or twice for all.
+func (f FS) CreateAll(files ...File) (err error) {
+	open := make([]*os.File, 0, len(files))
+	defer func() {
+		for _, out := range open {
+			err = errors.Join(err, out.Close())
+		}
+	}()
+	for _, file := range files {
+		out, err := f.write(file)
+		if err != nil {
+			return err
+		}
+		open = append(open, out)
+		startWriteback(out)
+	}
+	return parallel(len(open), func(i int) error { return f.do(OpSync, files[i].Path, open[i].Sync) })
 }
 
-func (f FS) create(file File) (err error) {
-	var out *os.File
+// create writes one new file and makes its bytes durable.
+func (f FS) create(file File) error {
+	err := f.CreateAll(file)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		_ = f.Remove(file.Path)
+	}
+	return err
+}
+
+// write makes a new file with bytes and attributes, and leaves nothing after an error.
+func (f FS) write(file File) (out *os.File, err error) {
 	err = f.do(OpCreate, file.Path, func() error {
 		out, err = os.OpenFile(file.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
-		err = errors.Join(err, out.Close())
-		if err != nil {
-			_ = f.Remove(file.Path)
-		}
-	}()
 	err = f.do(OpWrite, file.Path, func() error {
 		_, err := out.Write(file.Data)
 		return err
 	})
+	if err == nil {
+		err = f.setAttr(out, file.Attr)
+	}
 	if err != nil {
-		return err
+		_ = f.Remove(file.Path)
+		return nil, errors.Join(err, out.Close())
 	}
-	if err := f.setAttr(out, file.Attr); err != nil {
-		return err
-	}
-	return f.do(OpSync, file.Path, out.Sync)
+	return out, nil
 }
 
 // setAttr changes the owner first, because that clears mode bits.

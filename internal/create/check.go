@@ -82,7 +82,7 @@ func (p *planner) decideKubeconfig(e layout.Entry) (Step, error) {
 	server, serverErr := c.Server(e)
 	file, err := p.snapshot.Kubeconfig(e)
 	if errors.Is(err, fs.ErrNotExist) {
-		if p.isExternal(layout.NameCA) {
+		if p.externalMode() {
 			if e.Name == layout.NameSuperAdmin {
 				// The documents tell to delete it.
 				return Step{Entry: e, Action: SkipExternalCA}, nil
@@ -100,7 +100,7 @@ func (p *planner) decideKubeconfig(e layout.Entry) (Step, error) {
 		return Step{}, existing(e, path, err)
 	}
 	step := Step{Entry: e, Action: Keep}
-	if p.isExternal(layout.NameCA) {
+	if p.externalMode() {
 		step.Action = KeepProvided
 	}
 	cluster, user, err := file.Current()

@@ -235,7 +235,7 @@ func (p *planner) decideServiceAccount(e layout.Entry) (Step, error) {
 			return Step{}, existing(e, pubPath,
 				fmt.Errorf("its private key %s is missing; a new pair would make every service account token invalid", keyPath))
 		}
-		if p.isExternal(layout.NameCA) {
+		if p.externalMode() {
 			return Step{Entry: e, Action: SkipExternalCA}, nil
 		}
 		return Step{Entry: e, Action: Generate}, nil
@@ -251,7 +251,7 @@ func (p *planner) decideServiceAccount(e layout.Entry) (Step, error) {
 		return Step{}, existing(e, pubPath, err)
 	}
 	step := Step{Entry: e, Action: Keep}
-	if p.isExternal(layout.NameCA) {
+	if p.externalMode() {
 		step.Action = KeepProvided
 	}
 	if !pki.SamePublicKey(pub, key.Public()) {
@@ -260,13 +260,14 @@ func (p *planner) decideServiceAccount(e layout.Entry) (Step, error) {
 	return step, nil
 }
 
-// isExternal says whether the CA's certificate is here and its key is not.
-func (p *planner) isExternal(name string) bool {
-	if _, isPlanned := p.planned[name]; isPlanned {
+// externalMode says whether the cluster's CA is external: its certificate is here and its
+// key is not.
+func (p *planner) externalMode() bool {
+	if _, isPlanned := p.planned[layout.NameCA]; isPlanned {
 		return false
 	}
 	var external *snapshot.ExternalCAError
-	_, err := p.snapshot.Authority(name)
+	_, err := p.snapshot.Authority(layout.NameCA)
 	return errors.As(err, &external)
 }
 

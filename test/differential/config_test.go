@@ -254,12 +254,6 @@ func (c config) put(t *testing.T, tr tree) {
 }
 
 // dir is the folder of the certificates.
-func (c config) dir() string {
-	if c.certificatesDir == "" {
-		return defaultDir
-	}
-	return c.certificatesDir
-}
 
 const (
 	defaultDir     = "/etc/kubernetes/pki"

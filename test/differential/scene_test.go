@@ -58,15 +58,6 @@ func (s *scene) configure(c config) {
 	s.each(func(side *side) { c.put(s.T, side.tree) })
 }
 
-// change does something to both trees before the comparison begins.
-func (s *scene) change(do func(tree)) {
-	s.Helper()
-	s.each(func(side *side) {
-		do(side.tree)
-		side.begin(s.T)
-	})
-}
-
 // run runs a command on both sides. Absolute paths in it are those of the tree.
 func (s *scene) run(args ...string) {
 	s.Helper()
