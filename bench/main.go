@@ -63,6 +63,7 @@ func run(pairs int, dir string) (missed int, err error) {
 		}
 		rows = append(rows, more...)
 	}
+	fmt.Printf("medians of %d pairs, files below %s\n", pairs, filepath.Dir(work))
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	for _, r := range rows {
 		fmt.Fprintln(table, strings.Join(r.cells(), "\t"))
