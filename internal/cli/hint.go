@@ -46,6 +46,8 @@ func (a *app) hintFor(err error) string {
 			return "say it with --node-name, or nodeRegistration.name in the configuration"
 		}
 		return "say it with --apiserver-advertise-address, or localAPIEndpoint.advertiseAddress in the configuration"
+	case errors.As(err, &existing) && existing.Expired && existing.Entry == layout.NameKubelet:
+		return fmt.Sprintf("the kubelet renews its own certificate while it can; to have the file made anew, move %s away first", existing.Path)
 	case errors.As(err, &existing) && existing.Expired:
 		return "renew it: kubepki certs renew " + existing.Entry
 	case errors.As(err, &existing):
