@@ -114,20 +114,33 @@ func (p *planner) decide(e layout.Entry) (Step, error) {
 	return p.decideServiceAccount(e)
 }
 
+// load reads the certificates of a CA or leaf. There are none, and no error, when the key
+// is not there either.
+func (p *planner) load(e layout.Entry) ([]*x509.Certificate, error) {
+	certPath, keyPath := p.snapshot.Cluster.CertificatePath(e), p.snapshot.Cluster.KeyPath(e)
+	certs, err := p.snapshot.Certificates(e)
+	switch {
+	case err == nil:
+		return certs, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, existing(e, certPath, err)
+	case p.snapshot.Exists(keyPath):
+		return nil, existing(e, keyPath, fmt.Errorf("it lies here without its certificate %s", certPath))
+	}
+	return nil, nil
+}
+
 func (p *planner) decideCA(e layout.Entry) (Step, error) {
 	c := p.snapshot.Cluster
 	certPath, keyPath := c.CertificatePath(e), c.KeyPath(e)
-	certs, err := p.snapshot.Certificates(e)
-	if errors.Is(err, fs.ErrNotExist) {
-		if p.snapshot.Exists(keyPath) {
-			return Step{}, existing(e, keyPath, fmt.Errorf("it lies here without its certificate %s", certPath))
-		}
+	certs, err := p.load(e)
+	if err != nil {
+		return Step{}, err
+	}
+	if certs == nil {
 		profile := pki.Profile{}
 		profile.Subject.CommonName = e.CommonName
 		return Step{Entry: e, Action: Generate, Profile: profile, Validity: pki.ValidFor(p.now, c.CAValidity)}, nil
-	}
-	if err != nil {
-		return Step{}, existing(e, certPath, err)
 	}
 	step := Step{Entry: e, Action: Keep}
 	if p.now.After(certs[0].NotAfter) {
@@ -153,15 +166,12 @@ func (p *planner) decideCA(e layout.Entry) (Step, error) {
 func (p *planner) decideLeaf(e layout.Entry) (Step, error) {
 	c := p.snapshot.Cluster
 	certPath, keyPath := c.CertificatePath(e), c.KeyPath(e)
-	certs, err := p.snapshot.Certificates(e)
-	if errors.Is(err, fs.ErrNotExist) {
-		if p.snapshot.Exists(keyPath) {
-			return Step{}, existing(e, keyPath, fmt.Errorf("it lies here without its certificate %s", certPath))
-		}
-		return p.generate(e)
-	}
+	certs, err := p.load(e)
 	if err != nil {
-		return Step{}, existing(e, certPath, err)
+		return Step{}, err
+	}
+	if certs == nil {
+		return p.generate(e)
 	}
 	if err := p.checkChain(e, certPath, certs); err != nil {
 		return Step{}, err

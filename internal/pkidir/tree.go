@@ -219,13 +219,14 @@ func (t *Tree) lockAndRecover(ctx context.Context, p place) error {
 // recoverIfPossible is all that a read-only tree does about an unfinished commit.
 func (t *Tree) recoverIfPossible(ctx context.Context, p place) {
 	_, err := os.Lstat(p.path(journalName))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		t.options.Notice(fmt.Sprintf("whether an earlier change was interrupted cannot be seen: %v", err))
 		return
 	}
-	if err == nil {
-		err = errors.Join(t.lockAndRecover(ctx, p), t.Close())
-	}
-	if err != nil {
+	if err := errors.Join(t.lockAndRecover(ctx, p), t.Close()); err != nil {
 		t.options.Notice(fmt.Sprintf("the files may be in the middle of a change: %v", err))
 	}
 }
