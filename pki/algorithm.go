@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // Algorithm names a kind and size of key, spelled as in the encryptionAlgorithm field
@@ -147,22 +148,21 @@ func GenerateKeys(ctx context.Context, algorithms []Algorithm) ([]*Key, error) {
 }
 
 func generateMany(ctx context.Context, a Algorithm, n int) ([]*Key, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	type result struct {
 		key *Key
 		err error
 	}
-	results := make(chan result)
-	for range runtime.GOMAXPROCS(0) {
+	// With room for every result no worker waits. Those that finish after the last key that
+	// was needed find it there and stop, so that they don't compete with what comes next.
+	workers := runtime.GOMAXPROCS(0)
+	results := make(chan result, n+workers)
+	var finished atomic.Int64
+	for range workers {
 		go func() {
-			for {
+			for finished.Load() < int64(n) && ctx.Err() == nil {
 				key, err := GenerateKey(a)
-				select {
-				case results <- result{key, err}:
-				case <-ctx.Done():
-					return
-				}
+				finished.Add(1)
+				results <- result{key, err}
 			}
 		}()
 	}
