@@ -78,7 +78,7 @@ func globalAddress(i net.Interface) netip.Addr {
 // defaultRouteInterface names the interface of the IPv4 default route (proc(5),
 // /proc/net/route: destination and mask zero), or "".
 func defaultRouteInterface() string {
-	data, err := os.ReadFile("/proc/net/route")
+	data, err := atomicfile.ReadFile("/proc/net/route", 1<<20)
 	if err != nil {
 		return ""
 	}
