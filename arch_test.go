@@ -30,6 +30,10 @@ type rule struct {
 // what talks to a cluster.
 var offline = []string{"k8s.io/client-go", "net/http"}
 
+// noClient is for packages that talk to servers, but not to the Kubernetes API: that is
+// for internal/kube alone.
+var noClient = []string{"k8s.io/client-go"}
+
 // rules is the import table. A package that is not in it is an error, so that each new
 // one gets its place on purpose.
 var rules = map[string]rule{
@@ -44,14 +48,35 @@ var rules = map[string]rule{
 	"internal/renew":      {house: level3, never: offline},
 	"internal/external":   {house: level3, never: offline},
 	"internal/inventory":  {house: level3, outside: []string{"software.sslmate.com/src/go-pkcs12"}, never: offline},
-	"internal/cli": {
-		house: append([]string{"internal/create", "internal/renew", "internal/external", "internal/inventory", "internal/kubeadm"}, level3...),
+	"internal/component":  {house: []string{"pki", "layout", "internal/kubeconfig", "internal/atomicfile"}, outside: []string{"sigs.k8s.io/yaml"}, never: offline},
+	"internal/copies":     {house: level3, never: offline},
+	"internal/recovery":   {house: append([]string{"internal/component"}, level3...), outside: []string{"sigs.k8s.io/yaml"}, never: offline},
+	"internal/etcd":       {house: []string{"pki"}, outside: []string{"go.etcd.io/etcd", "google.golang.org/grpc", "go.uber.org/zap"}, never: noClient},
+	"internal/proof": {
+		house: []string{"pki", "layout", "internal/component", "internal/etcd", "internal/kubeconfig", "internal/snapshot"},
+		never: noClient,
+	},
+	"internal/restart": {
+		house: []string{"pki", "internal/component", "internal/etcd", "internal/atomicfile"},
 		outside: []string{
-			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term",
+			"k8s.io/cri-api", "google.golang.org/grpc", "github.com/coreos/go-systemd", "github.com/godbus/dbus",
+			"github.com/fsnotify/fsnotify",
+		},
+		never: noClient,
+	},
+	"internal/kube": {
+		house:   []string{"pki", "layout", "internal/kubeconfig"},
+		outside: []string{"k8s.io/client-go", "k8s.io/api", "k8s.io/apimachinery"},
+	},
+	"internal/cli": {
+		house: append([]string{
+			"internal/create", "internal/renew", "internal/external", "internal/inventory", "internal/kubeadm",
+			"internal/component", "internal/copies", "internal/recovery", "internal/proof", "internal/restart", "internal/kube", "internal/etcd",
+		}, level3...),
+		outside: []string{
+			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "github.com/vbauerster/mpb",
 			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath",
 		},
-		// kubectl's jsonpath engine lives in client-go; nothing else of it comes along.
-		never: []string{"k8s.io/client-go/rest", "k8s.io/client-go/kubernetes", "k8s.io/apimachinery", "net/http"},
 	},
 	"internal/testpki": {house: append([]string{"internal/create"}, level3...), never: offline},
 	"cmd/kubepki":      {house: []string{"internal/cli"}},
@@ -63,7 +88,7 @@ var rules = map[string]rule{
 var level3 = []string{"pki", "layout", "internal/kubeconfig", "internal/snapshot", "internal/pkidir", "internal/atomicfile"}
 
 // tools are not part of the product and may import what they like.
-var tools = []string{"bench", "test/"}
+var tools = []string{"bench", "test/", "internal/lab", "cmd/kubepki-lab"}
 
 type goPackage struct {
 	ImportPath    string
