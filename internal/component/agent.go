@@ -26,7 +26,8 @@ type Agent struct {
 	NodeName           string        // --hostname-override; empty: the machine's host name
 	Address            string        // where it serves; "0.0.0.0" unless configured
 	Port               int           // where it serves; 10250 unless configured, -1: nowhere
-	HealthzPort        int           // of http://127.0.0.1; 10248 unless configured, 0: none
+	HealthzAddress     string        // where it answers /healthz without TLS; 127.0.0.1 unless configured
+	HealthzPort        int           // 10248 unless configured, 0: none
 
 	TLSCertFile        string // serving certificate from files; empty: it keeps its own
 	TLSKeyFile         string
@@ -66,6 +67,7 @@ type kubeletConfiguration struct {
 	ContainerRuntimeEndpoint string          `json:"containerRuntimeEndpoint"`
 	Address                  string          `json:"address"`
 	Port                     *int            `json:"port"`
+	HealthzBindAddress       string          `json:"healthzBindAddress"`
 	HealthzPort              *int            `json:"healthzPort"`
 	TLSCertFile              string          `json:"tlsCertFile"`
 	TLSPrivateKeyFile        string          `json:"tlsPrivateKeyFile"`
@@ -133,6 +135,7 @@ func (a *Agent) configure(data []byte) error {
 	if c.Port != nil && *c.Port != 0 {
 		a.Port = *c.Port
 	}
+	a.HealthzAddress = dialable(withDefault(c.HealthzBindAddress, a.HealthzAddress))
 	if c.HealthzPort != nil {
 		a.HealthzPort = *c.HealthzPort
 	}
@@ -198,7 +201,7 @@ func (a Agent) component() Component {
 	}
 	c := Component{Name: Kubelet, Manifest: a.Config, Flags: flags}
 	if a.HealthzPort > 0 {
-		c.Probes = []Probe{{Kind: Liveness, Scheme: "http", Host: "127.0.0.1", Port: a.HealthzPort, Path: "/healthz"}}
+		c.Probes = []Probe{{Kind: Liveness, Scheme: "http", Host: a.HealthzAddress, Port: a.HealthzPort, Path: "/healthz"}}
 	}
 	return c
 }

@@ -46,7 +46,9 @@ func (c Component) Listeners() []Listener {
 			add(flag, Address{"https", dialable(c.Flags.Get("bind-address")), port})
 		}
 	case Kubelet:
-		add("tlsCertFile", Address{"https", dialable(c.Flags.Get("address")), kubeletPortOf(c.Flags)})
+		if port := kubeletPortOf(c.Flags); port > 0 {
+			add("tlsCertFile", Address{"https", dialable(c.Flags.Get("address")), port})
+		}
 	}
 	return found
 }
