@@ -69,9 +69,7 @@ func insertBefore(src []byte, mapping, key *yaml.Node, field, value string) (cha
 		return change{}, err
 	}
 	text := pair(field, value, key.Style&yaml.DoubleQuotedStyle != 0)
-	line := lineStart(src, at)
-	indent := string(src[line:at])
-	ownLine := strings.Trim(indent, " \t") == ""
+	above, indent, ownLine := aboveComments(src, at)
 	switch flow := mapping.Style&yaml.FlowStyle != 0; {
 	case flow && !ownLine:
 		return change{at, at, text + ", "}, nil
@@ -80,7 +78,18 @@ func insertBefore(src []byte, mapping, key *yaml.Node, field, value string) (cha
 	case !ownLine: // as in "- key: value"
 		return change{at, at, text + lineBreak(src) + strings.Repeat(" ", key.Column-1)}, nil
 	}
-	// Comments right above the key stay with it.
+	return change{above, above, text + lineBreak(src) + indent}, nil
+}
+
+// aboveComments returns where something can be put in front of src[at] so that comments right
+// above stay with what stands there, and how src[at] is indented. Without a line of its own the
+// place is at itself.
+func aboveComments(src []byte, at int) (place int, indent string, ownLine bool) {
+	line := lineStart(src, at)
+	indent = string(src[line:at])
+	if strings.Trim(indent, " \t") != "" {
+		return at, indent, false
+	}
 	for line > 0 {
 		above := lineStart(src, len(bytes.TrimSuffix(src[:line-1], []byte("\r"))))
 		if !bytes.HasPrefix(src[above:], []byte(indent+"#")) {
@@ -88,8 +97,7 @@ func insertBefore(src []byte, mapping, key *yaml.Node, field, value string) (cha
 		}
 		line = above
 	}
-	at = line + len(indent)
-	return change{at, at, text + lineBreak(src) + indent}, nil
+	return line + len(indent), indent, true
 }
 
 // replaceScalar replaces a value; indent is the column, from 0, of the keys around it.
