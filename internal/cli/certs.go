@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/kube"
 )
 
 func (a *app) certsCommand() *cobra.Command {
@@ -18,19 +18,17 @@ func (a *app) certsCommand() *cobra.Command {
 	cmd.AddCommand(
 		a.checkExpirationCommand(),
 		a.renewCommand(),
+		a.readersCommand(),
 		a.showCommand(),
 		a.generateCSRCommand(),
 		a.signCommand(),
 		a.importCommand(),
 		a.cleanCommand(),
 		a.certificateKeyCommand(),
+		a.downloadCommand(),
 	)
 	return cmd
 }
-
-// certificateKeySize is the length in bytes of the AES-256 key under which kubeadm keeps
-// shared certificates in a Secret.
-const certificateKeySize = 32
 
 func (a *app) certificateKeyCommand() *cobra.Command {
 	return &cobra.Command{
@@ -40,11 +38,7 @@ func (a *app) certificateKeyCommand() *cobra.Command {
 has it can read the cluster's CA keys while they are uploaded: keep it secret.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			key := make([]byte, certificateKeySize)
-			if _, err := rand.Read(key); err != nil {
-				return fmt.Errorf("make certificate key: %w", err)
-			}
-			_, err := fmt.Fprintln(a.Stdout, hex.EncodeToString(key))
+			_, err := fmt.Fprintln(a.Stdout, kube.NewCertificateKey().Hex())
 			return err
 		},
 	}

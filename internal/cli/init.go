@@ -53,6 +53,7 @@ before it changes anything.`,
 	for _, p := range phases {
 		parent.AddCommand(a.phaseCommand(p))
 	}
+	parent.AddCommand(a.uploadCertsCommand())
 	cmd.AddCommand(parent)
 	return cmd
 }

@@ -47,6 +47,7 @@ func (r *report) assemble(documents map[string]*document) *Config {
 	}
 	if d := documents[kindInit]; d != nil {
 		r.takeNode(c, d)
+		take(d, "certificateKey", &c.CertificateKey.hex)
 	}
 	if d := documents[kindKubelet]; d != nil {
 		r.takeKubelet(c, d)
@@ -73,6 +74,9 @@ func (r *report) takeCluster(c *Config, d *document) {
 	for i, name := range cluster.APIServerSANs {
 		cluster.APIServerSANs[i] = strings.ToLower(name) // etcd's names stay as they are: kubeadm refuses upper case there
 	}
+	take(d, "etcd.external.caFile", &c.Etcd.CAFile)
+	take(d, "etcd.external.certFile", &c.Etcd.CertFile)
+	take(d, "etcd.external.keyFile", &c.Etcd.KeyFile)
 	_, local := d.values["etcd.local"]
 	_, cluster.ExternalEtcd = d.values["etcd.external"]
 	if local && cluster.ExternalEtcd {

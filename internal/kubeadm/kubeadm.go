@@ -12,6 +12,7 @@ package kubeadm
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/kubepki/kubepki/layout"
 )
@@ -28,6 +29,10 @@ type Config struct {
 	Set Set
 	// Kubelet holds the file's KubeletConfiguration.
 	Kubelet KubeletConfig
+	// Etcd names the API server's files for an etcd that kubeadm does not run.
+	Etcd ExternalEtcd
+	// CertificateKey is the key under which shared certificates are uploaded, in hex.
+	CertificateKey CertificateKey
 	// Warnings lists what a user should know and may ignore: one line each, with line
 	// number, document and field. Their number and length are bounded.
 	Warnings []string
@@ -52,6 +57,18 @@ type KubeletConfig struct {
 	TLSPrivateKeyFile  string // tlsPrivateKeyFile
 	ClientCAFile       string // authentication.x509.clientCAFile; empty: kubeadm sets ca.crt in certificatesDir
 }
+
+// ExternalEtcd holds etcd.external; empty fields are not given.
+type ExternalEtcd struct{ CAFile, CertFile, KeyFile string }
+
+// CertificateKey is a secret: it prints as "[redacted]".
+type CertificateKey struct{ hex string }
+
+// Hex returns the key as it stands in the file, "" without one.
+func (k CertificateKey) Hex() string { return k.hex }
+
+// Format implements fmt.Formatter.
+func (CertificateKey) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
 
 // Parse reads a configuration file. It needs a ClusterConfiguration or an InitConfiguration,
 // the other one is optional, and so is a KubeletConfiguration. Other documents are left
