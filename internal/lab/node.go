@@ -1,0 +1,184 @@
+package lab
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/atomicfile"
+	"github.com/kubepki/kubepki/layout"
+)
+
+// Node is a machine of the lab: a folder with the files of one, and while it is switched on
+// a container runtime and a kubelet that work on them.
+type Node struct {
+	Name         string
+	Root         string // the folder that plays the machine's /; absolute
+	Address      netip.Addr
+	ControlPlane bool
+
+	cluster layout.Cluster
+	bin     string
+	times   times
+	spawn   *spawner
+	now     func() time.Time
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	on      bool
+	runtime *podRuntime
+	cri     *criServer
+	kubelet *kubeletService
+	control *controlServer
+}
+
+// Cluster returns the settings with which the node's certificates were made. Paths in it
+// are the machine's: Root goes in front of them.
+func (n *Node) Cluster() layout.Cluster { return n.cluster }
+
+// Path returns where an absolute path of the machine lies.
+func (n *Node) Path(name string) string { return filepath.Join(n.Root, name) }
+
+// CRISocket is the file of the container runtime's socket.
+func (n *Node) CRISocket() string { return n.Path(runtimeSocket) }
+
+const runtimeSocket = "/run/containerd/containerd.sock"
+
+// read returns a file of the machine, of a size that files like it have.
+func (n *Node) read(path string) ([]byte, error) { return atomicfile.ReadFile(n.Path(path), maxFile) }
+
+const maxFile = 4 << 20
+
+// PowerOn starts the runtime and the kubelet, which does the rest. A node that is on stays
+// as it is.
+func (n *Node) PowerOn() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.on {
+		return nil
+	}
+	n.runtime = &podRuntime{root: n.Root, bin: n.bin, spawn: n.spawn, now: n.now, log: n.log}
+	if err := os.MkdirAll(filepath.Dir(n.CRISocket()), 0o755); err != nil {
+		return err
+	}
+	n.cri = &criServer{runtime: n.runtime, socket: n.CRISocket()}
+	if err := n.cri.start(); err != nil {
+		return err
+	}
+	n.kubelet = newKubeletService(n)
+	var err error
+	if n.control, err = n.serveControl(); err != nil {
+		n.cri.stop()
+		return err
+	}
+	n.on = true
+	n.kubelet.start()
+	return nil
+}
+
+// PowerOff ends everything on the node at once, as when its plug is pulled. The files stay.
+func (n *Node) PowerOff() { n.end(func(r *podRuntime) { r.powerOff() }) }
+
+// shutDown ends everything on the node in good order.
+func (n *Node) shutDown(grace time.Duration) { n.end(func(r *podRuntime) { r.shutDown(grace) }) }
+
+func (n *Node) end(stop func(*podRuntime)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.on {
+		return
+	}
+	n.on = false
+	n.control.close()
+	n.kubelet.stop(context.Background())
+	n.cri.stop()
+	stop(n.runtime)
+}
+
+// parts returns what runs on the node now; nothing when it is off.
+func (n *Node) parts() (*podRuntime, *kubeletService, *criServer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.on {
+		return nil, nil, nil
+	}
+	return n.runtime, n.kubelet, n.cri
+}
+
+// Containers lists the node's containers, the oldest first.
+func (n *Node) Containers() []Container {
+	runtime, _, _ := n.parts()
+	if runtime == nil {
+		return nil
+	}
+	return runtime.list()
+}
+
+// Container returns the latest container of that name, such as "kube-apiserver".
+func (n *Node) Container(name string) (Container, bool) {
+	var found Container
+	ok := false
+	for _, c := range n.Containers() {
+		if c.Name == name {
+			found, ok = c, true
+		}
+	}
+	return found, ok
+}
+
+// StopRuntimeSocket takes the runtime's socket away. The processes live on, and so does
+// what the kubelet does with them.
+func (n *Node) StopRuntimeSocket() {
+	if _, _, cri := n.parts(); cri != nil {
+		cri.stop()
+	}
+}
+
+// StartRuntimeSocket brings the runtime's socket back.
+func (n *Node) StartRuntimeSocket() error {
+	_, _, cri := n.parts()
+	if cri == nil {
+		return errPowerOff
+	}
+	return cri.start()
+}
+
+// StartKubelet starts the kubelet's service, as "systemctl start" does.
+func (n *Node) StartKubelet(context.Context) error {
+	_, kubelet, _ := n.parts()
+	if kubelet == nil {
+		return errPowerOff
+	}
+	kubelet.start()
+	return nil
+}
+
+// StopKubelet stops the kubelet's service and waits until it has ended. Containers live on.
+func (n *Node) StopKubelet(ctx context.Context) error {
+	_, kubelet, _ := n.parts()
+	if kubelet == nil {
+		return errPowerOff
+	}
+	return kubelet.stop(ctx)
+}
+
+// RestartKubelet stops and starts the kubelet's service.
+func (n *Node) RestartKubelet(ctx context.Context) error {
+	if err := n.StopKubelet(ctx); err != nil {
+		return err
+	}
+	return n.StartKubelet(ctx)
+}
+
+// KubeletState says how the kubelet's service is.
+func (n *Node) KubeletState() KubeletState {
+	_, kubelet, _ := n.parts()
+	if kubelet == nil {
+		return KubeletState{Status: KubeletStopped}
+	}
+	return kubelet.state()
+}
