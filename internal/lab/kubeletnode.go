@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -119,6 +120,17 @@ func (k *kubelet) renewLease(ctx context.Context) error {
 	return err
 }
 
+// apiPod is what the lab reads of a pod in the API.
+type apiPod struct {
+	Metadata struct {
+		Name        string            `json:"name"`
+		Namespace   string            `json:"namespace"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+}
+
+const mirrorAnnotation = "kubernetes.io/config.mirror"
+
 // mirrorPods shows the static pods in the API, as a kubelet does: kubeadm looks for them.
 func (k *kubelet) mirrorPods(ctx context.Context) error {
 	var node struct {
@@ -129,44 +141,71 @@ func (k *kubelet) mirrorPods(ctx context.Context) error {
 	if err := k.api.get(ctx, "/api/v1/nodes/"+k.node.Name, &node); err != nil {
 		return err
 	}
+	// A node may list its own pods, and see no others.
+	var have struct {
+		Items []apiPod `json:"items"`
+	}
+	if err := k.api.get(ctx, "/api/v1/pods?fieldSelector=spec.nodeName%3D"+k.node.Name, &have); err != nil {
+		return err
+	}
+	mirrors := map[string]string{} // UIDs by full name
+	for _, pod := range have.Items {
+		if uid := pod.Metadata.Annotations[mirrorAnnotation]; uid != "" {
+			mirrors[pod.Metadata.Namespace+"/"+pod.Metadata.Name] = uid
+		}
+	}
 	var errs []error
 	for _, s := range k.runtime.allSandboxes() {
-		errs = append(errs, k.mirrorPod(ctx, s, node.Metadata.UID))
+		if err := k.mirrorPod(ctx, s, mirrors[s.pod.fullName()], node.Metadata.UID); err != nil {
+			errs = append(errs, fmt.Errorf("mirror pod %s: %w", s.pod.name, err))
+		}
+		delete(mirrors, s.pod.fullName())
+	}
+	for name := range mirrors {
+		namespace, name, _ := strings.Cut(name, "/")
+		errs = append(errs, k.deletePod(ctx, namespace, name))
 	}
 	return errors.Join(errs...)
 }
 
 // mirrorPod makes or updates one mirror pod. One of another UID, from an older manifest, is
 // replaced.
-func (k *kubelet) mirrorPod(ctx context.Context, s *sandbox, nodeUID string) error {
-	pods := "/api/v1/namespaces/" + s.pod.Metadata.Namespace + "/pods"
-	one := pods + "/" + s.pod.name
+func (k *kubelet) mirrorPod(ctx context.Context, s *sandbox, have, nodeUID string) error {
+	namespace := s.pod.Metadata.Namespace
 	object := k.podObject(s)
-	metadata := object["metadata"].(map[string]any)
-	delete(metadata, "uid")
-	annotations := metadata["annotations"].(map[string]string)
-	annotations["kubernetes.io/config.mirror"] = s.pod.uid
-	metadata["ownerReferences"] = []map[string]any{
-		{"apiVersion": "v1", "kind": "Node", "name": k.node.Name, "uid": nodeUID, "controller": true},
-	}
-	var have struct {
-		Metadata struct {
-			Annotations map[string]string `json:"annotations"`
-		} `json:"metadata"`
-	}
-	err := k.api.get(ctx, one, &have)
-	switch {
-	case isStatus(err, http.StatusNotFound):
-		err = k.api.create(ctx, pods, object)
-	case err == nil && have.Metadata.Annotations["kubernetes.io/config.mirror"] != s.pod.uid:
-		none := map[string]any{"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
-		if err = k.api.do(ctx, http.MethodDelete, one, jsonType, none, nil); err == nil {
-			err = k.api.create(ctx, pods, object)
+	if have != s.pod.uid {
+		if have != "" {
+			if err := k.deletePod(ctx, namespace, s.pod.name); err != nil {
+				return err
+			}
+		}
+		metadata := object["metadata"].(map[string]any)
+		delete(metadata, "uid")
+		metadata["annotations"].(map[string]string)[mirrorAnnotation] = s.pod.uid
+		metadata["ownerReferences"] = []map[string]any{
+			{"apiVersion": "v1", "kind": "Node", "name": k.node.Name, "uid": nodeUID, "controller": true},
+		}
+		if err := k.api.create(ctx, podPath(namespace, ""), object); err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("mirror pod %s: %w", s.pod.name, err)
+	return k.patchPodStatus(ctx, namespace, s.pod.name, object["status"])
+}
+
+func (k *kubelet) deletePod(ctx context.Context, namespace, name string) error {
+	now := map[string]any{"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+	err := k.api.do(ctx, http.MethodDelete, podPath(namespace, name), jsonType, now, nil)
+	if isStatus(err, http.StatusNotFound) {
+		return nil
 	}
-	patch := map[string]any{"status": object["status"]}
-	return k.api.do(ctx, http.MethodPatch, one+"/status", strategicPatch, patch, nil)
+	return err
+}
+
+func (k *kubelet) patchPodStatus(ctx context.Context, namespace, name string, status any) error {
+	return k.api.do(ctx, http.MethodPatch, podPath(namespace, name)+"/status", strategicPatch, map[string]any{"status": status}, nil)
+}
+
+// podPath is where a pod lies in the API; without a name, where all of the namespace lie.
+func podPath(namespace, name string) string {
+	return strings.TrimSuffix("/api/v1/namespaces/"+namespace+"/pods/"+name, "/")
 }

@@ -14,7 +14,7 @@ func TestFirst(t *testing.T) {
 	bin := lab.RequirePrograms(t)
 	start := time.Now()
 	l, err := lab.Start(context.Background(), lab.Options{
-		Dir: t.TempDir(), Bin: bin, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Dir: t.TempDir(), Bin: bin, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 	if err != nil {
 		t.Fatal(err)
