@@ -1,0 +1,195 @@
+package proof
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/component"
+)
+
+// Defaults of a Verifier.
+const (
+	DefaultTimeout = 3 * time.Second        // for one look at one address
+	DefaultEvery   = 500 * time.Millisecond // between two looks
+	// DefaultWait is longer than the minute in which components look at watched files.
+	DefaultWait = 90 * time.Second
+)
+
+// atOnce is how many checks look at the same time.
+const atOnce = 8
+
+// Verifier looks at what a plan lists. Now is needed; the zero value of the other fields
+// means a single look, with what this package can find out alone.
+type Verifier struct {
+	Now func() time.Time
+	// Timeout bounds one look at one address; 0 means DefaultTimeout.
+	Timeout time.Duration
+	// Wait is how long a row that is not proved yet is looked at again; 0 means once.
+	Wait time.Duration
+	// Every is the time between two looks at a row; 0 means DefaultEvery.
+	Every time.Duration
+	// Unseen bounds the wait for a reader that takes a client certificate by itself in its
+	// own time, which nobody can observe; 0 means that it stays Pending.
+	Unseen time.Duration
+	// Restarts says that the caller restarts what does not reload by itself: a row that
+	// only a restart helps is not waited for.
+	Restarts bool
+	// Etcd logs in to etcd at an endpoint such as https://192.0.2.10:2379. Without it, an
+	// answer after the TLS handshake counts.
+	Etcd func(ctx context.Context, endpoint string, config *tls.Config) error
+	// Started tells when a component's present process started. The zero time means that it
+	// does not run, an error that nobody knows.
+	Started func(ctx context.Context, name component.Name) (time.Time, error)
+	// Progress is told of each row that is waited for, after each look, and once more when
+	// it is proved after all. Calls do not overlap.
+	Progress func(Waiting)
+
+	progress sync.Mutex
+}
+
+// Waiting is a row that is not proved yet.
+type Waiting struct {
+	Result Result        // of the latest look
+	For    time.Duration // since the first look
+}
+
+// Run looks at all checks side by side and returns one result for each, in their order.
+// It returns when every row is proved or final or has had its time. When ctx ends before,
+// the error is that of ctx and the results say what was known by then.
+func (v *Verifier) Run(ctx context.Context, checks []Check) ([]Result, error) {
+	waiting, cancel := context.WithTimeout(ctx, v.Wait)
+	defer cancel()
+	results := make([]Result, len(checks))
+	slots := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for i, c := range checks {
+		all.Go(func() { results[i] = v.prove(ctx, waiting, slots, c) })
+	}
+	all.Wait()
+	return results, ctx.Err()
+}
+
+// prove looks at one row until it is proved, final, or out of time. A look that has begun
+// is finished, so that running out of time is not taken for a server that hangs.
+func (v *Verifier) prove(ctx, waiting context.Context, slots chan struct{}, c Check) Result {
+	start := v.Now()
+	result := v.result(c, start)
+	for first := true; ; first = false {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return result
+		}
+		latest := v.once(ctx, c, start)
+		<-slots
+		if ctx.Err() != nil {
+			return result
+		}
+		result = latest
+		if v.final(c, result) {
+			if !first {
+				v.report(result)
+			}
+			return result
+		}
+		v.report(result)
+		select {
+		case <-waiting.Done():
+			return result
+		case <-time.After(orDefault(v.Every, DefaultEvery)):
+		}
+	}
+}
+
+// result is what is known before anything was looked at.
+func (v *Verifier) result(c Check, now time.Time) Result {
+	return Result{
+		Certificate: c.Certificate, File: c.File, OldSerial: serial(c.Old), NewSerial: serial(c.New), Reader: c.Reader,
+		Method: c.Method, How: c.How(), Reason: Interrupted, Due: c.due(), At: now, renewed: c.Renewed,
+	}
+}
+
+// once looks at every target of a row, and then at the reader.
+func (v *Verifier) once(ctx context.Context, c Check, start time.Time) Result {
+	result := v.result(c, start)
+	reason, how, err := v.examine(ctx, c, &result)
+	result.At = v.Now()
+	result.Took = result.At.Sub(start)
+	if err != nil {
+		result.Reason, result.Detail = reasonOf(err), err.Error()
+		return result
+	}
+	result.Proved, result.Reason, result.How = true, reason, how
+	return result
+}
+
+func (v *Verifier) examine(ctx context.Context, c Check, result *Result) (Reason, string, error) {
+	if c.fault != "" {
+		return "", "", &fault{c.fault, errors.New(c.detail)}
+	}
+	// The reader comes first: one that has to be restarted is named as such even while its
+	// server is away, because the restart is what can be done about it.
+	reason, how := Served, "served on "+c.places()
+	var pending error
+	if c.Method != Handshake {
+		bounded, cancel := v.bound(ctx)
+		defer cancel()
+		var err error
+		reason, how, err = v.taken(bounded, c)
+		if reasonOf(err) == Pending {
+			pending = err
+		} else if err != nil {
+			return "", "", err
+		}
+	}
+	for _, t := range c.targets {
+		result.Address = t.address.HostPort()
+		served, err := v.lookOnce(ctx, c, t)
+		result.Chain = serials(served)
+		if err != nil {
+			return "", "", err
+		}
+	}
+	return reason, how, pending
+}
+
+func (v *Verifier) lookOnce(ctx context.Context, c Check, t target) ([]*x509.Certificate, error) {
+	ctx, cancel := v.bound(ctx)
+	defer cancel()
+	return v.look(ctx, c, t)
+}
+
+func (v *Verifier) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, orDefault(v.Timeout, DefaultTimeout))
+}
+
+// final says whether another look would find nothing else, or would be for nothing.
+func (v *Verifier) final(c Check, r Result) bool {
+	switch {
+	case r.Proved, c.fault != "", r.Reason == WrongIdentity:
+		return true
+	case r.Reason == Pending: // nothing is gained by waiting for less than what it takes
+		return r.Due.Sub(r.At) > min(v.Unseen, v.Wait)-r.Took
+	}
+	return v.Restarts && r.NeedsRestart()
+}
+
+func (v *Verifier) report(r Result) {
+	if v.Progress == nil {
+		return
+	}
+	v.progress.Lock()
+	defer v.progress.Unlock()
+	v.Progress(Waiting{Result: r, For: r.Took})
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}
