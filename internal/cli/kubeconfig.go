@@ -18,8 +18,8 @@ import (
 )
 
 func (a *app) kubeconfigCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "kubeconfig", Short: "Make kubeconfig files for people and programs"}
-	cmd.AddCommand(a.kubeconfigUserCommand())
+	cmd := &cobra.Command{Use: "kubeconfig", Short: "Make kubeconfig files for people and programs, and keep copies up to date"}
+	cmd.AddCommand(a.kubeconfigUserCommand(), a.kubeconfigSyncCommand())
 	return cmd
 }
 

@@ -46,13 +46,14 @@ const (
 	SameKey      Reason = "SameKey"      // it has the source's private key
 	EarlierKey   Reason = "EarlierKey"   // it has a key of the source that a backup holds
 	SameIdentity Reason = "SameIdentity" // its certificate names the same subject and comes from the same CA
+	KnownKey     Reason = "KnownKey"     // of a Secret: it has the present or an earlier key
 	SameFile     Reason = "SameFile"     // it is the source, under another name
 	Sink         Reason = "Sink"         // it was asked for and held no copy yet
 )
 
 // Why a file is skipped.
 const (
-	Foreign     Reason = "Foreign"     // it has no user of the source's, so nothing is to be done
+	Foreign     Reason = "Foreign"     // it has no user of a source's
 	Newer       Reason = "Newer"       // its certificate is good and ends later than the source's
 	NotEmbedded Reason = "NotEmbedded" // the user refers to files
 	KeyMissing  Reason = "KeyMissing"  // it has the certificate without the private key
@@ -76,11 +77,13 @@ type Step struct {
 	// Old is the copy's certificate and New the source's; nil when there is none.
 	Old, New *x509.Certificate
 	Notes    []string
+
+	named bool // the user expects that it is a copy
 }
 
 // NeedsAttention says whether somebody has to do something about the file.
 func (s Step) NeedsAttention() bool {
-	return s.Action == Skip && s.Reason != Foreign && s.Reason != Newer
+	return s.Action == Skip && s.Reason != Newer && (s.Reason != Foreign || s.named)
 }
 
 // Plan is what a synchronization will do.

@@ -96,7 +96,7 @@ func (d *decider) kubeconfig(c Candidate, file *kubeconfig.File) {
 	case c.Origin == ToSink:
 		d.merge(c, file)
 	case c.Origin != Found:
-		steps = append(steps, Step{Path: c.Path, Action: Skip, Reason: Foreign, Detail: "no user of it has an identity of a source"})
+		steps = append(steps, Step{Path: c.Path, Action: Skip, Reason: Foreign, Detail: "no user in it is that of a source", named: c.Origin == Named})
 	}
 	d.plan.Steps = append(d.plan.Steps, steps...)
 	if len(edited.users) > 0 {

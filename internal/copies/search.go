@@ -116,7 +116,8 @@ func (f *finder) add(path string, origin Origin) {
 	}
 	c.Err = err
 	switch {
-	case origin == Home && errors.Is(err, fs.ErrNotExist):
+	// Accounts of programs have homes such as /nonexistent and /dev/null.
+	case origin == Home && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)):
 	case origin == Found && (err != nil || c.IsSource || !mayBeKubeconfig(c.Data)):
 	default:
 		f.found = append(f.found, c)
