@@ -3,12 +3,19 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/kubepki/kubepki/internal/atomicfile"
 )
 
 // controlServer takes orders from other processes on a unix socket.
@@ -123,4 +130,68 @@ func (l *Lab) serveControl() (err error) {
 	})
 	l.control, err = serveControl(l.path(labSocket), mux)
 	return err
+}
+
+// ReadStatus asks the lab in a folder, which runs in whatever process, how it is.
+func ReadStatus(ctx context.Context, dir string) (Status, error) {
+	var s Status
+	data, err := ask(ctx, filepath.Join(dir, labSocket), http.MethodGet, "/status")
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("ask the lab in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// downWait bounds how long Down waits for the lab's process.
+const downWait = 30 * time.Second
+
+// Down ends the lab in a folder, if it runs, and removes what Start made there. A folder
+// without a lab is an error, and nothing else in it is touched.
+func Down(ctx context.Context, dir string) error {
+	lock := filepath.Join(dir, lockFile)
+	if _, err := os.Lstat(lock); err != nil {
+		return fmt.Errorf("there is no lab in %s: %w", dir, err)
+	}
+	// One that has been killed does not answer, and does not hold the lock either.
+	_, asked := ask(ctx, filepath.Join(dir, labSocket), http.MethodPost, "/down")
+	held, err := atomicfile.FS{}.Lock(ctx, lock, atomicfile.Exclusive, downWait)
+	if err != nil {
+		return errors.Join(fmt.Errorf("wait for the end of the lab in %s: %w", dir, err), asked)
+	}
+	return errors.Join(remove(dir), held.Unlock())
+}
+
+// nodeFolder matches the names that layOut gives.
+var nodeFolder = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(cp|worker)[0-9]+$`) })
+
+// remove removes a lab's files, and the folder if nothing else is in it.
+func remove(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	rest := 0
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case e.IsDir() && nodeFolder().MatchString(name), name == labSocket, name == lockFile:
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		default:
+			rest++
+		}
+	}
+	if rest > 0 {
+		return nil
+	}
+	return os.Remove(dir)
+}
+
+// Remove ends the lab and removes what Start made.
+func (l *Lab) Remove() error {
+	l.Stop()
+	return Down(context.Background(), l.dir)
 }

@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -127,7 +126,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Now = time.Now //nolint:forbidigo // the servers of a lab live by the machine's clock, whatever a caller passes
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.ControlPlanes < 1 || o.Workers < 0 || o.ControlPlanes+o.Workers > maxNodes {
 		return o, fmt.Errorf("%d control planes and %d workers: want at least one and none, and at most %d nodes", o.ControlPlanes, o.Workers, maxNodes)
