@@ -21,15 +21,16 @@ var ErrWrongKey = errors.New("the certificate key does not fit, or the data is d
 // CertificateKey encrypts what is carried from one control plane to the next. It shows its
 // bytes only through Hex; whatever prints it prints "[redacted]".
 type CertificateKey struct {
-	// fmt walks into unexported fields of other structs, but stops at a pointer.
-	bytes *[CertificateKeySize]byte
+	// fmt walks into unexported fields of other structs, even through pointers to arrays, but
+	// it calls no functions.
+	reveal func() [CertificateKeySize]byte
 }
 
 // NewCertificateKey makes a random key.
 func NewCertificateKey() CertificateKey {
 	var key [CertificateKeySize]byte
 	_, _ = rand.Read(key[:]) // never fails: the program ends if the system has no randomness
-	return CertificateKey{&key}
+	return certificateKey(key)
 }
 
 // ParseCertificateKey reads a key as Hex writes it. The error does not quote it.
@@ -38,14 +39,25 @@ func ParseCertificateKey(text string) (CertificateKey, error) {
 	if err != nil || len(data) != CertificateKeySize {
 		return CertificateKey{}, fmt.Errorf("a certificate key has %d hexadecimal digits", 2*CertificateKeySize)
 	}
-	return CertificateKey{(*[CertificateKeySize]byte)(data)}, nil
+	return certificateKey([CertificateKeySize]byte(data)), nil
 }
 
-// Hex returns the key in hexadecimal digits, which whoever has them can decrypt with.
-func (k CertificateKey) Hex() string { return hex.EncodeToString(k.bytes[:]) }
+func certificateKey(key [CertificateKeySize]byte) CertificateKey {
+	return CertificateKey{func() [CertificateKeySize]byte { return key }}
+}
+
+// Hex returns the key in hexadecimal digits, which whoever has them can decrypt with. Without
+// a key it returns "".
+func (k CertificateKey) Hex() string {
+	if k.IsZero() {
+		return ""
+	}
+	key := k.reveal()
+	return hex.EncodeToString(key[:])
+}
 
 // IsZero says whether there is no key.
-func (k CertificateKey) IsZero() bool { return k.bytes == nil }
+func (k CertificateKey) IsZero() bool { return k.reveal == nil }
 
 // Encrypt seals data with AES-256-GCM: a random nonce of 12 bytes, the data, a tag of 16.
 func (k CertificateKey) Encrypt(data []byte) ([]byte, error) {
@@ -74,7 +86,8 @@ func (k CertificateKey) sealer() (cipher.AEAD, error) {
 	if k.IsZero() {
 		return nil, errors.New("no certificate key")
 	}
-	block, err := aes.NewCipher(k.bytes[:])
+	key := k.reveal()
+	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		return nil, err
 	}

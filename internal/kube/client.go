@@ -112,6 +112,8 @@ func New(data []byte, o Options) (*Client, error) {
 	}
 	// Nobody else pays for our requests, and a wait for permission would eat the caller's time.
 	config.QPS = -1
+	// client-go would print what the server warns of.
+	config.WarningHandlerWithContext = rest.NoWarnings{}
 	tlsConfig, err := rest.TLSConfigFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("client certificate or certificate authority: %w", err)
@@ -246,6 +248,9 @@ func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	return response, err
 }
+
+// WrappedRoundTripper lets client-go reach the transport to cancel requests.
+func (b bounded) WrappedRoundTripper() http.RoundTripper { return b.RoundTripper }
 
 type boundedBody struct {
 	io.ReadCloser

@@ -96,7 +96,7 @@ func readShared(files []SharedFile, read ReadFunc) error {
 		if err != nil {
 			return err
 		}
-		files[i].Data = data
+		files[i].Data = append([]byte{}, data...) // an empty file is there, and broken
 	}
 	for _, name := range []string{layout.NameCA, layout.NameFrontProxyCA} {
 		certificate, key := entry(files, name+".crt"), entry(files, name+".key")
@@ -114,7 +114,7 @@ func readShared(files []SharedFile, read ReadFunc) error {
 // new control plane would only find out when its API server starts.
 func checkShared(files []SharedFile) error {
 	for _, f := range files {
-		if len(f.Data) == 0 {
+		if f.Data == nil {
 			continue
 		}
 		var err error
@@ -131,7 +131,7 @@ func checkShared(files []SharedFile) error {
 		}
 	}
 	for _, f := range files {
-		if path.Ext(f.Entry) != ".key" || len(f.Data) == 0 {
+		if path.Ext(f.Entry) != ".key" || f.Data == nil {
 			continue
 		}
 		base := f.Entry[:len(f.Entry)-len(".key")]
@@ -139,7 +139,7 @@ func checkShared(files []SharedFile) error {
 		if public == nil {
 			public = entry(files, base+".pub")
 		}
-		if len(public.Data) == 0 {
+		if public == nil || public.Data == nil {
 			continue
 		}
 		key, err := pki.ParseKey(f.Data)

@@ -71,7 +71,10 @@ func openShared(files []SharedFile, data map[string][]byte, key CertificateKey) 
 		f.Data = plain
 		present = append(present, f)
 	}
-	return present, checkShared(present)
+	if err := checkShared(present); err != nil {
+		return nil, err
+	}
+	return present, nil
 }
 
 // store is what replace needs of a typed client.
