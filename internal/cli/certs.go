@@ -18,6 +18,7 @@ func (a *app) certsCommand() *cobra.Command {
 	cmd.AddCommand(
 		a.checkExpirationCommand(),
 		a.renewCommand(),
+		a.verifyCommand(),
 		a.readersCommand(),
 		a.showCommand(),
 		a.generateCSRCommand(),
