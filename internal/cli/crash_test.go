@@ -92,6 +92,7 @@ func disasters(t *testing.T) []disaster {
 		{"init", empty, []string{"init", "--config", "/config.yaml"}, layout.Entries()},
 		{"renew", whole, []string{"certs", "renew", "all"}, layout.Entries()},
 		{"rollback", renewed(t, whole), []string{"rollback"}, layout.Entries()},
+		syncDisaster(t, whole),
 	}
 	return append(list, externalDisasters(t, whole)...)
 }
@@ -206,6 +207,8 @@ func (d disaster) changes() int {
 		return 27
 	case "renew", "rollback":
 		return 18
+	case "sync":
+		return len(syncedCopies) + 1
 	}
 	return externalChanges[d.name]
 }
