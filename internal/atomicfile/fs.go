@@ -101,6 +101,30 @@ func (f FS) Rename(from, to string) error {
 	return f.do(OpRename, to, func() error { return os.Rename(from, to) })
 }
 
+// Symlink lets the symbolic link path lead to target, in one step for whoever follows it: a
+// link or a regular file that has the name is replaced, a folder is an error. The target is
+// written down as it is and need not exist. It does not sync the folder.
+//
+// The new link is made under a fixed name beside path first, so that a crash leaves nothing
+// that the next call does not replace.
+func (f FS) Symlink(target, path string) error {
+	dir, base := filepath.Split(path)
+	temp := filepath.Join(dir, "."+base+".kubepki-link")
+	if info, err := os.Lstat(temp); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if err := f.Remove(temp); err != nil {
+			return err
+		}
+	}
+	if err := f.do(OpLink, temp, func() error { return os.Symlink(target, temp) }); err != nil {
+		return err
+	}
+	if err := f.Rename(temp, path); err != nil {
+		_ = f.Remove(temp)
+		return err
+	}
+	return nil
+}
+
 // Remove removes a file or an empty folder. It does not sync the parent.
 func (f FS) Remove(path string) error {
 	return f.do(OpRemove, path, func() error { return os.Remove(path) })
