@@ -39,6 +39,7 @@ type kubeletService struct {
 	starts  int
 	cancel  context.CancelFunc // nil when stopped
 	ended   chan struct{}      // closed when the loop has ended
+	removed bool               // the machine is off; nothing starts any more
 }
 
 func newKubeletService(n *Node) *kubeletService {
@@ -49,7 +50,7 @@ func newKubeletService(n *Node) *kubeletService {
 func (s *kubeletService) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cancel != nil {
+	if s.cancel != nil || s.removed {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -72,6 +73,14 @@ func (s *kubeletService) stop(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("stop the kubelet of %s: %w", s.node.Name, context.Cause(ctx))
 	}
+}
+
+// remove stops the service for good.
+func (s *kubeletService) remove() {
+	s.mu.Lock()
+	s.removed = true
+	s.mu.Unlock()
+	_ = s.stop(context.Background())
 }
 
 func (s *kubeletService) state() KubeletState {

@@ -3,18 +3,16 @@ package lab
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
-	"strings"
 	"time"
 )
 
 // Periods of the kubelet's talk with the API server.
 const (
-	heartbeatPeriod   = 10 * time.Second
-	registrationPause = 500 * time.Millisecond
+	heartbeatPeriod = 10 * time.Second
+	podsPeriod      = time.Second // also the pause after a heartbeat that failed
 )
 
 // discard is a logger for servers that would report every failed handshake.
@@ -24,20 +22,23 @@ func discard() *log.Logger { return log.New(io.Discard, "", 0) }
 // What fails is tried again for as long as the kubelet runs; only a client certificate that
 // has expired under a kubelet whose API server answers ends it.
 func (k *kubelet) heartbeat(ctx context.Context) error {
+	var last time.Time
 	for ctx.Err() == nil {
-		wait := heartbeatPeriod
-		if err := k.beat(ctx); err != nil {
-			if k.expired() && k.answers(ctx) {
+		if now := k.node.now(); now.Sub(last) >= heartbeatPeriod {
+			if err := k.beat(ctx); err == nil {
+				last = now
+			} else if k.expired() && k.answers(ctx) {
 				return errors.New("the client certificate has expired and the server is responsive, exiting")
+			} else {
+				k.log.Debug("heartbeat", "error", err)
 			}
-			k.log.Debug("heartbeat", "error", err)
-			wait = registrationPause
 		}
-		if err := k.mirrorPods(ctx); err != nil {
-			k.log.Debug("mirror pods", "error", err)
-			wait = registrationPause
+		if !last.IsZero() {
+			if err := k.syncAPIPods(ctx); err != nil {
+				k.log.Debug("pods of the API", "error", err)
+			}
 		}
-		pause(ctx, wait)
+		pause(ctx, podsPeriod)
 	}
 	return nil
 }
@@ -118,94 +119,4 @@ func (k *kubelet) renewLease(ctx context.Context) error {
 		})
 	}
 	return err
-}
-
-// apiPod is what the lab reads of a pod in the API.
-type apiPod struct {
-	Metadata struct {
-		Name        string            `json:"name"`
-		Namespace   string            `json:"namespace"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-}
-
-const mirrorAnnotation = "kubernetes.io/config.mirror"
-
-// mirrorPods shows the static pods in the API, as a kubelet does: kubeadm looks for them.
-func (k *kubelet) mirrorPods(ctx context.Context) error {
-	var node struct {
-		Metadata struct {
-			UID string `json:"uid"`
-		} `json:"metadata"`
-	}
-	if err := k.api.get(ctx, "/api/v1/nodes/"+k.node.Name, &node); err != nil {
-		return err
-	}
-	// A node may list its own pods, and see no others.
-	var have struct {
-		Items []apiPod `json:"items"`
-	}
-	if err := k.api.get(ctx, "/api/v1/pods?fieldSelector=spec.nodeName%3D"+k.node.Name, &have); err != nil {
-		return err
-	}
-	mirrors := map[string]string{} // UIDs by full name
-	for _, pod := range have.Items {
-		if uid := pod.Metadata.Annotations[mirrorAnnotation]; uid != "" {
-			mirrors[pod.Metadata.Namespace+"/"+pod.Metadata.Name] = uid
-		}
-	}
-	var errs []error
-	for _, s := range k.runtime.allSandboxes() {
-		if err := k.mirrorPod(ctx, s, mirrors[s.pod.fullName()], node.Metadata.UID); err != nil {
-			errs = append(errs, fmt.Errorf("mirror pod %s: %w", s.pod.name, err))
-		}
-		delete(mirrors, s.pod.fullName())
-	}
-	for name := range mirrors {
-		namespace, name, _ := strings.Cut(name, "/")
-		errs = append(errs, k.deletePod(ctx, namespace, name))
-	}
-	return errors.Join(errs...)
-}
-
-// mirrorPod makes or updates one mirror pod. One of another UID, from an older manifest, is
-// replaced.
-func (k *kubelet) mirrorPod(ctx context.Context, s *sandbox, have, nodeUID string) error {
-	namespace := s.pod.Metadata.Namespace
-	object := k.podObject(s)
-	if have != s.pod.uid {
-		if have != "" {
-			if err := k.deletePod(ctx, namespace, s.pod.name); err != nil {
-				return err
-			}
-		}
-		metadata := object["metadata"].(map[string]any)
-		delete(metadata, "uid")
-		metadata["annotations"].(map[string]string)[mirrorAnnotation] = s.pod.uid
-		metadata["ownerReferences"] = []map[string]any{
-			{"apiVersion": "v1", "kind": "Node", "name": k.node.Name, "uid": nodeUID, "controller": true},
-		}
-		if err := k.api.create(ctx, podPath(namespace, ""), object); err != nil {
-			return err
-		}
-	}
-	return k.patchPodStatus(ctx, namespace, s.pod.name, object["status"])
-}
-
-func (k *kubelet) deletePod(ctx context.Context, namespace, name string) error {
-	now := map[string]any{"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
-	err := k.api.do(ctx, http.MethodDelete, podPath(namespace, name), jsonType, now, nil)
-	if isStatus(err, http.StatusNotFound) {
-		return nil
-	}
-	return err
-}
-
-func (k *kubelet) patchPodStatus(ctx context.Context, namespace, name string, status any) error {
-	return k.api.do(ctx, http.MethodPatch, podPath(namespace, name)+"/status", strategicPatch, map[string]any{"status": status}, nil)
-}
-
-// podPath is where a pod lies in the API; without a name, where all of the namespace lie.
-func podPath(namespace, name string) string {
-	return strings.TrimSuffix("/api/v1/namespaces/"+namespace+"/pods/"+name, "/")
 }

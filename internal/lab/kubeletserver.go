@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,13 +27,14 @@ type kubeletServer struct {
 	kubelet *kubelet
 	servers []*http.Server
 
-	mu     sync.Mutex
-	serves *tls.Certificate // the last good one
+	mu      sync.Mutex
+	serves  *tls.Certificate     // the last good one
+	allowed map[string]time.Time // users, and until when that is remembered
 }
 
 // serve starts both listeners.
 func (k *kubelet) serve() (*kubeletServer, error) {
-	s := &kubeletServer{kubelet: k}
+	s := &kubeletServer{kubelet: k, allowed: map[string]time.Time{}}
 	if err := s.loadCertificate(); err != nil {
 		return nil, err
 	}
@@ -93,7 +96,7 @@ func (s *kubeletServer) close() {
 
 func healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 
-// authenticated serves whoever shows a certificate of the cluster's CA.
+// authenticated serves whoever shows a certificate of the cluster's CA and is allowed in.
 func (s *kubeletServer) authenticated() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", healthz)
@@ -106,7 +109,14 @@ func (s *kubeletServer) authenticated() http.Handler {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
-		mux.ServeHTTP(w, r)
+		switch allowed, err := s.authorize(r.Context(), r.TLS.PeerCertificates[0].Subject); {
+		case err != nil:
+			http.Error(w, "Authorization error: "+err.Error(), http.StatusInternalServerError)
+		case !allowed:
+			http.Error(w, "Forbidden", http.StatusForbidden)
+		default:
+			mux.ServeHTTP(w, r)
+		}
 	})
 }
 
@@ -123,6 +133,40 @@ func (s *kubeletServer) authenticate(r *http.Request) error {
 		return err
 	}
 	return pki.Verify(r.TLS.PeerCertificates, cas, s.kubelet.node.now(), x509.ExtKeyUsageClientAuth)
+}
+
+// authorizedTTL is how long a kubelet remembers that somebody is allowed in (its
+// cacheAuthorizedTTL); meanwhile the API server may be away.
+const authorizedTTL = 5 * time.Minute
+
+// authorize asks the API server whether a user may use the kubelet's API.
+func (s *kubeletServer) authorize(ctx context.Context, user pkix.Name) (bool, error) {
+	k := s.kubelet
+	s.mu.Lock()
+	until := s.allowed[user.String()]
+	s.mu.Unlock()
+	if k.node.now().Before(until) {
+		return true, nil
+	}
+	review := map[string]any{
+		"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+		"spec": map[string]any{
+			"user": user.CommonName, "groups": append([]string{"system:authenticated"}, user.Organization...),
+			"resourceAttributes": map[string]any{"verb": "get", "resource": "nodes", "subresource": "proxy", "name": k.node.Name},
+		},
+	}
+	var answer struct {
+		Status struct {
+			Allowed bool `json:"allowed"`
+		} `json:"status"`
+	}
+	err := k.api.do(ctx, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", jsonType, review, &answer)
+	if err == nil && answer.Status.Allowed {
+		s.mu.Lock()
+		s.allowed[user.String()] = k.node.now().Add(authorizedTTL)
+		s.mu.Unlock()
+	}
+	return answer.Status.Allowed, err
 }
 
 // servingFiles names the files of the serving certificate.

@@ -10,9 +10,9 @@
 // etc/kubernetes/manifests says, registers the node and serves port 10250. When the process
 // that runs a lab ends, in whatever way, all its processes end.
 //
-// It is a tool for tests, benchmarks and trying things out. It runs no pods but the static
-// ones, plays no probes, no networking and no TLS bootstrap, and builds no programs: those
-// come from test/kubernetes/build.sh.
+// It is a tool for tests, benchmarks and trying things out. It runs static pods only
+// (others are shown as running, without a process), plays no probes, no networking and no TLS
+// bootstrap, and builds no programs: those come from test/kubernetes/build.sh.
 package lab
 
 import (
@@ -81,38 +81,37 @@ const startTimeout = 3 * time.Minute
 // Start makes the machines and starts them. It returns when every etcd member is healthy,
 // every API server, controller manager and scheduler answers, and every node is registered.
 // After an error, nothing runs; the folders stay, for their logs.
-func Start(ctx context.Context, o Options) (l *Lab, err error) {
-	if o, err = o.withDefaults(); err != nil {
+func Start(ctx context.Context, o Options) (*Lab, error) {
+	o, err := o.withDefaults()
+	if err != nil {
 		return nil, fmt.Errorf("start lab: %w", err)
 	}
-	l = &Lab{options: o, dir: o.Dir, down: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			l.Stop()
-			l, err = nil, fmt.Errorf("start lab in %s: %w", o.Dir, err)
-		}
-	}()
-	if err := l.claim(ctx); err != nil {
-		return nil, err
+	l := &Lab{options: o, dir: o.Dir, down: make(chan struct{})}
+	if err := l.start(ctx); err != nil {
+		l.Stop()
+		return nil, fmt.Errorf("start lab in %s: %w", o.Dir, err)
 	}
+	l.ready.Store(true)
+	return l, nil
+}
+
+func (l *Lab) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it took longer than %s", startTimeout))
 	defer cancel()
-	l.layOut()
+	if err := l.claim(ctx); err != nil {
+		return err
+	}
 	for _, n := range l.nodes {
 		if err := l.makeTree(ctx, n); err != nil {
-			return l, fmt.Errorf("make node %s: %w", n.Name, err)
+			return fmt.Errorf("make node %s: %w", n.Name, err)
 		}
 	}
 	for _, n := range l.nodes {
 		if err := n.PowerOn(); err != nil {
-			return l, fmt.Errorf("switch on %s: %w", n.Name, err)
+			return fmt.Errorf("switch on %s: %w", n.Name, err)
 		}
 	}
-	if err := l.settle(ctx); err != nil {
-		return l, err
-	}
-	l.ready.Store(true)
-	return l, nil
+	return l.settle(ctx)
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -168,6 +167,7 @@ func (l *Lab) claim(ctx context.Context) error {
 		return err
 	}
 	l.spawn = newSpawner()
+	l.layOut() // before anybody can ask for the status
 	return l.serveControl()
 }
 

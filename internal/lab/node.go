@@ -81,12 +81,7 @@ func (n *Node) PowerOn() error {
 }
 
 // PowerOff ends everything on the node at once, as when its plug is pulled. The files stay.
-func (n *Node) PowerOff() { n.end(func(r *podRuntime) { r.powerOff() }) }
-
-// shutDown ends everything on the node in good order.
-func (n *Node) shutDown(grace time.Duration) { n.end(func(r *podRuntime) { r.shutDown(grace) }) }
-
-func (n *Node) end(stop func(*podRuntime)) {
+func (n *Node) PowerOff() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.on {
@@ -94,9 +89,9 @@ func (n *Node) end(stop func(*podRuntime)) {
 	}
 	n.on = false
 	n.control.close()
-	n.kubelet.stop(context.Background())
+	n.kubelet.remove()
 	n.cri.stop()
-	stop(n.runtime)
+	n.runtime.powerOff()
 }
 
 // parts returns what runs on the node now; nothing when it is off.

@@ -271,19 +271,6 @@ func (r *podRuntime) powerOff() {
 	r.sandboxes, r.containers = nil, nil
 }
 
-// shutDown ends everything in good order: SIGTERM, and SIGKILL after the grace period.
-func (r *podRuntime) shutDown(grace time.Duration) {
-	r.mu.Lock()
-	r.off = true
-	running := slices.Clone(r.containers)
-	r.mu.Unlock()
-	var group sync.WaitGroup
-	for _, c := range running {
-		group.Go(func() { _ = r.stopContainer(context.Background(), c, grace) })
-	}
-	group.Wait()
-}
-
 func (r *podRuntime) allSandboxes() []*sandbox {
 	r.mu.Lock()
 	defer r.mu.Unlock()
