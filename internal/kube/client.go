@@ -40,12 +40,8 @@ type ReadFunc func(path string) ([]byte, error)
 // DefaultTimeout bounds a single request, from dialling to the last byte of the answer.
 const DefaultTimeout = 10 * time.Second
 
-// Limits on the transport.
-const (
-	dialTimeout = 5 * time.Second
-	// A page of Secrets is the largest answer that is ever asked for.
-	maxAnswer = 128 << 20
-)
+// dialTimeout bounds a connection and, again, its TLS handshake.
+const dialTimeout = 5 * time.Second
 
 // Options say how to reach the server. The zero value goes where the kubeconfig says.
 type Options struct {
@@ -131,7 +127,7 @@ func New(data []byte, o Options) (*Client, error) {
 		// A server that was restarted or cut off must not be waited for on its old connection.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 	}
-	roundTripper, err := rest.HTTPWrappersForConfig(config, bounded{transport, maxAnswer})
+	roundTripper, err := rest.HTTPWrappersForConfig(config, restrained{transport, maxAnswer})
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", config.Host, err)
 	}
@@ -232,37 +228,6 @@ func embed(cluster *clientcmdapi.Cluster, user *clientcmdapi.AuthInfo, o Options
 	}
 	user.Token = string(token)
 	return nil
-}
-
-// bounded cuts answers off that no sane server gives.
-type bounded struct {
-	http.RoundTripper
-	limit int64
-}
-
-// RoundTrip implements http.RoundTripper.
-func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := b.RoundTripper.RoundTrip(request)
-	if err == nil && response.Body != nil {
-		response.Body = &boundedBody{response.Body, b.limit}
-	}
-	return response, err
-}
-
-// WrappedRoundTripper lets client-go reach the transport to cancel requests.
-func (b bounded) WrappedRoundTripper() http.RoundTripper { return b.RoundTripper }
-
-type boundedBody struct {
-	io.ReadCloser
-	left int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, errors.New("the answer of the API server is too large")
-	}
-	return n, err
 }
 
 // wait lets d pass, or less when ctx ends.

@@ -144,6 +144,58 @@ func TestDeadServersCostNoMoreThanTheDeadline(t *testing.T) {
 	})
 }
 
+func TestNothingIsTriedAgainSilently(t *testing.T) {
+	_, files := machine(t)
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		want    Reason
+	}{
+		"the server asks to come back later": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "1")
+			answer(http.StatusTooManyRequests)(w, r)
+		}, Unavailable},
+		"the server is about to end": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "1")
+			answer(http.StatusServiceUnavailable)(w, r)
+		}, Unavailable},
+		"the connection breaks": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, Unreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int32
+			url := serve(t, files, func(w http.ResponseWriter, r *http.Request) {
+				requests.Add(1)
+				c.handler(w, r)
+			})
+			_, err := dial(t, files, Options{Server: url}).ClusterConfiguration(t.Context())
+			if n := requests.Load(); n != 1 || ReasonOf(err) != c.want {
+				t.Errorf("%d requests, %v", n, err)
+			}
+		})
+	}
+	t.Run("the server hangs up before the handshake", func(t *testing.T) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		var connections atomic.Int32
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				connections.Add(1)
+				conn.Close()
+			}
+		}()
+		_, err = dial(t, files, Options{Server: "https://" + listener.Addr().String()}).ClusterConfiguration(t.Context())
+		if n := connections.Load(); n != 1 || ReasonOf(err) != Unreachable {
+			t.Errorf("%d connections, %v", n, err)
+		}
+	})
+}
+
 func TestServersThatCannotBeVerifiedGetNoRequest(t *testing.T) {
 	_, files := machine(t)
 	_, strangers := machine(t)
