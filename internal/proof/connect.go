@@ -93,7 +93,7 @@ func (c *connection) handshakeFault(err error) *fault {
 		return faultf(LoginRefused, "%s refuses the client certificate: %w", at, err)
 	case fromServer(err):
 		return faultf(HandshakeFailed, "%s: %w", at, err)
-	case closed(err) && c.asked:
+	case closed(err) && c.turnsAway():
 		return turnedAway(at)
 	case closed(err):
 		return faultf(Unreachable, "%s closed the connection during the handshake", at)
@@ -138,10 +138,16 @@ func (c *connection) silence(err error) *fault {
 		return faultf(Hangs, "%s does not answer", at)
 	case fromServer(err) && c.asked && c.target.identity != nil:
 		return faultf(LoginRefused, "%s refuses the client certificate: %w", at, err)
-	case closed(err) && c.asked:
+	case closed(err) && c.turnsAway():
 		return turnedAway(at)
 	}
 	return faultf(Unreachable, "%s closed the connection without an answer", at)
+}
+
+// turnsAway says whether the server is one that ends connections of clients it does not
+// know, as etcd does. API servers and kubelets ask for a certificate and answer everybody.
+func (c *connection) turnsAway() bool {
+	return c.asked && (c.target.question == askServed || c.target.question == askEtcd)
 }
 
 // turnedAway is for a server whose alert got lost, as happens when it closes the

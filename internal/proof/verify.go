@@ -45,7 +45,7 @@ type Verifier struct {
 	// does not run, an error that nobody knows.
 	Started func(ctx context.Context, name component.Name) (time.Time, error)
 	// Progress is told of each row that is waited for, after each look, and once more when
-	// it is proved after all. Calls do not overlap.
+	// it is final after all. Calls do not overlap.
 	Progress func(Waiting)
 
 	progress sync.Mutex
@@ -63,44 +63,52 @@ type Waiting struct {
 func (v *Verifier) Run(ctx context.Context, checks []Check) ([]Result, error) {
 	waiting, cancel := context.WithTimeout(ctx, v.Wait)
 	defer cancel()
+	r := &run{Verifier: v, waiting: waiting, slots: make(chan struct{}, atOnce)}
 	results := make([]Result, len(checks))
-	slots := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
 	for i, c := range checks {
-		all.Go(func() { results[i] = v.prove(ctx, waiting, slots, c) })
+		all.Go(func() { results[i] = r.prove(ctx, c) })
 	}
 	all.Wait()
 	return results, ctx.Err()
 }
 
+// run is what the checks of one Run share.
+type run struct {
+	*Verifier
+	waiting  context.Context // ends when Wait is over
+	slots    chan struct{}
+	progress sync.Mutex
+}
+
 // prove looks at one row until it is proved, final, or out of time. A look that has begun
 // is finished, so that running out of time is not taken for a server that hangs.
-func (v *Verifier) prove(ctx, waiting context.Context, slots chan struct{}, c Check) Result {
-	start := v.Now()
-	result := v.result(c, start)
+func (r *run) prove(ctx context.Context, c Check) Result {
+	start := r.Now()
+	result := r.result(c, start)
 	for first := true; ; first = false {
 		select {
-		case slots <- struct{}{}:
+		case r.slots <- struct{}{}:
 		case <-ctx.Done():
 			return result
 		}
-		latest := v.once(ctx, c, start)
-		<-slots
+		latest := r.once(ctx, c, start)
+		<-r.slots
 		if ctx.Err() != nil {
 			return result
 		}
 		result = latest
-		if v.final(c, result) {
-			if !first {
-				v.report(result)
-			}
+		done := r.final(c, result)
+		if !done || !first {
+			r.report(result)
+		}
+		if done {
 			return result
 		}
-		v.report(result)
 		select {
-		case <-waiting.Done():
+		case <-r.waiting.Done():
 			return result
-		case <-time.After(orDefault(v.Every, DefaultEvery)):
+		case <-time.After(orDefault(r.Every, DefaultEvery)):
 		}
 	}
 }
@@ -178,13 +186,13 @@ func (v *Verifier) final(c Check, r Result) bool {
 	return v.Restarts && r.NeedsRestart()
 }
 
-func (v *Verifier) report(r Result) {
-	if v.Progress == nil {
+func (r *run) report(result Result) {
+	if r.Progress == nil {
 		return
 	}
-	v.progress.Lock()
-	defer v.progress.Unlock()
-	v.Progress(Waiting{Result: r, For: r.Took})
+	r.progress.Lock()
+	defer r.progress.Unlock()
+	r.Progress(Waiting{Result: result, For: result.Took})
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
