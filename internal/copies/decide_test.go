@@ -383,3 +383,18 @@ func TestTrustTakesOnlyTheSourcesOwnCA(t *testing.T) {
 		t.Errorf("another cluster's admin (%s) is taken for ours", layout.NameAdmin)
 	}
 }
+
+// A context can pair the admin with a cluster that is somebody else's.
+func TestAnotherClusterOfTheSameUserStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mixed := strings.Replace(w.merged(), "cluster: lab, user: lab", "cluster: lab, user: prod-admin", 1)
+	plan := Decide(w.sources(true), []Candidate{inHome([]byte(mixed))}, Options{Server: "https://new.example:6443"})
+	want := strings.Replace(replace(t, mixed, w.old[adminPath], w.fresh[adminPath]), "https://lb.example:6443 ", "https://new.example:6443 ", 1)
+	if len(plan.Changes()) != 1 || string(plan.Changes()[0].Data) != want {
+		t.Errorf("got\n%s\nwant\n%s", shown(plan.Changes()), want)
+	}
+	if notes := plan.Steps[0].Notes; len(notes) != 1 || !strings.Contains(notes[0], `cluster "lab" has another CA`) {
+		t.Errorf("notes: %q", notes)
+	}
+}

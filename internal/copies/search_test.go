@@ -56,7 +56,9 @@ func TestSearch(t *testing.T) {
 	write(t, in(adminPath), someConfig)
 	write(t, in("root/.kube/config"), someConfig)
 	write(t, in("home/a/.kube/config"), someConfig)
-	link(t, "/etc/kubernetes/admin.conf", in("home/b/.kube/outside"))
+	outside := filepath.Join(t.TempDir(), "config")
+	write(t, outside, someConfig)
+	link(t, outside, in("home/b/.kube/outside"))
 	link(t, "../../../etc/kubernetes/admin.conf", in("home/b/.kube/config"))
 	link(t, "../../a/.kube/config", in("home/c/.kube/config"))
 	write(t, in("home/f"), "no folder")
@@ -117,6 +119,22 @@ func TestSearchEndsWithItsContext(t *testing.T) {
 	cancel()
 	if _, err := (Search{Root: t.TempDir(), Folders: []string{"/"}}).Candidates(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestALinkOutOfTheRootIsToldByItsReason(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root, outside := t.TempDir(), filepath.Join(t.TempDir(), "config")
+	write(t, outside, string(w.old[adminPath]))
+	link(t, outside, filepath.Join(root, "copy"))
+	candidates, err := Search{Root: root, Files: []string{"/copy"}}.Candidates(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := Decide(w.sources(true), candidates, Options{})
+	if len(plan.Steps) != 1 || plan.Steps[0].Reason != OutsideRoot || len(plan.Changes()) > 0 {
+		t.Errorf("got %+v", plan.Steps)
 	}
 }
 

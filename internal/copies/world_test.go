@@ -24,12 +24,12 @@ const (
 // world is a cluster before and after a renewal, half a year apart, and another one whose
 // names are the same.
 type world struct {
-	t          *testing.T
+	t          testing.TB
 	old, fresh testpki.Files
 	foreign    testpki.Files
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, old: testpki.New(t, testpki.Cluster(), testpki.Now), foreign: testpki.New(t, testpki.Cluster(), testpki.Now)}
 	w.fresh = w.old.Clone()
@@ -68,7 +68,7 @@ func (w *world) sources(backups bool) []*Source {
 // values are what stands in a kubeconfig, in base64.
 type values struct{ ca, cert, key string }
 
-func valuesOf(t *testing.T, data []byte) values {
+func valuesOf(t testing.TB, data []byte) values {
 	t.Helper()
 	file, err := kubeconfig.Parse(data)
 	if err != nil {
