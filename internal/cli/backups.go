@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kubepki/kubepki/internal/pkidir"
+	"github.com/kubepki/kubepki/internal/restart"
 )
 
 // backupsSchema names the form of BackupList.
@@ -70,18 +73,23 @@ func (a *app) printBackups(list []pkidir.Backup) error {
 
 func (a *app) rollbackCommand() *cobra.Command {
 	var s settings
+	var flags restartFlags
 	cmd := &cobra.Command{
 		Use:   "rollback [ID]",
 		Short: "Put back the files from before a change",
 		Long: `Put back the files of a backup with their modes and owners, and remove those that did not exist;
-without an ID the newest one. A rollback is a change like any other: it can be rolled back.
-Components have to be restarted afterwards, as after a renewal.`,
+without an ID the newest one. A rollback is a change like any other: it can be rolled back. On a
+node whose programs run it ends, as a renewal does, with restarts where they are needed and with a
+proof that the files are in use.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeBackups(&s),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := ""
 			if len(args) > 0 {
 				id = args[0]
+			}
+			if _, err := flags.check(); err != nil {
+				return err
 			}
 			config, err := s.load()
 			if err != nil {
@@ -92,10 +100,14 @@ Components have to be restarted afterwards, as after a renewal.`,
 				return err
 			}
 			defer t.Close()
-			return a.rollback(cmd, t, id)
+			if err := a.rollback(cmd, t, id); err != nil {
+				return err
+			}
+			return a.settleRollback(cmd.Context(), t, &flags)
 		},
 	}
 	s.bindTree(a, cmd)
+	flags.bind(cmd, restart.Auto)
 	return cmd
 }
 
@@ -120,6 +132,28 @@ func (a *app) rollback(cmd *cobra.Command, t *tree, id string) error {
 	}
 	a.notef("to undo this rollback: kubepki rollback %s", saved.ID)
 	return nil
+}
+
+// settleRollback brings the programs of a running node to use what was put back.
+func (a *app) settleRollback(ctx context.Context, t *tree, flags *restartFlags) error {
+	n := a.node(t, flags.socket)
+	if !n.running() {
+		return nil
+	}
+	s, err := n.settler(flags)
+	if err != nil {
+		return err
+	}
+	got, err := s.settle(ctx, nil, time.Time{})
+	s.close()
+	fmt.Fprintln(a.Stdout)
+	if printErr := printResults(a.Stdout, got.Results); printErr != nil {
+		return printErr
+	}
+	if err == nil {
+		err = got.err()
+	}
+	return unproved(err, got)
 }
 
 func (a *app) completeBackups(s *settings) cobra.CompletionFunc {

@@ -10,11 +10,14 @@ import (
 	"golang.org/x/term"
 )
 
-// remindEvery is how often a wait is told again where lines cannot be overwritten.
-const remindEvery = 10 * time.Second
+// Where lines cannot be overwritten, a wait is told once it is one, and again now and then.
+const (
+	tellAfter   = 2 * time.Second
+	remindEvery = 10 * time.Second
+)
 
 // progress tells on stderr what is being waited for, and since when. On a terminal one
-// line is kept up to date; elsewhere, such as in a log, there is a line when a wait begins
+// line is kept up to date; elsewhere, such as in a log, there is a line when a wait lasts
 // and a reminder now and then. Its methods may be called concurrently.
 type progress struct {
 	out      io.Writer
@@ -98,7 +101,7 @@ func (p *progress) show() {
 	case p.terminal:
 		fmt.Fprintf(p.out, "\r\x1b[K%.160s", text)
 		p.drawn = true
-	case p.told.IsZero() || now.Sub(p.told) >= remindEvery:
+	case now.Sub(p.since) >= tellAfter && now.Sub(p.told) >= remindEvery:
 		p.told = now
 		fmt.Fprintln(p.out, text)
 	}

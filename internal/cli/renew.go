@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/internal/restart"
 	"github.com/kubepki/kubepki/layout"
 	"github.com/kubepki/kubepki/pki"
 )
@@ -21,6 +23,12 @@ unless --algorithm, --validity or --config say otherwise. All keys are made and 
 issued and verified before the first file changes; the old files are kept (see kubepki backups).
 
 What cannot be renewed is listed with its reason, the rest is renewed, and the exit code is 3.
+
+On a node whose programs run, the renewal ends with a proof: every program that reads a new file is
+seen to use it. Those that do not take it by themselves are restarted (--restart), one at a time,
+each healthy before the next; no etcd member is stopped that the cluster cannot spare. The exit code
+is 1 when one thing still uses an old certificate. What was interrupted is completed by the next run,
+or by kubepki certs verify --restart auto.
 
 With --csr-only nothing is replaced: new keys and signing requests are written to --csr-dir, for a
 CA that is elsewhere. The directory has to be named: kubeadm's default, the certificates directory,
@@ -42,7 +50,10 @@ func (a *app) renewCommand() *cobra.Command {
 	}
 	run.settings.bindTree(a, cmd)
 	run.settings.bindAPI(cmd)
+	run.restart.bind(cmd, restart.Auto)
 	flags := cmd.Flags()
+	flags.BoolVar(&run.rollback, "rollback-on-failure", false, "put the old files back when the new ones are not proved to be in use")
+	flags.BoolVar(&run.dependents, "restart-dependents", false, "restart DaemonSets and Deployments that mount a renewed certificate, and wait for them")
 	flags.StringVar(&run.algorithm, "algorithm", "", "algorithm of the new keys: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384 (default: the existing key's)")
 	flags.DurationVar(&run.validity, "validity", 0, "lifetime of the new certificates, such as 2160h (default: the existing certificate's)")
 	flags.DurationVar(&run.ifDue, "if-due", 0, "renew only what ends within this `time`")
@@ -68,6 +79,10 @@ type renewRun struct {
 	csrOnly   bool
 	csrDir    string
 	all       bool // rather than names
+
+	restart    restartFlags
+	rollback   bool
+	dependents bool
 }
 
 // candidates lists what can be renewed in the order of kubeadm's reports, by name.
@@ -87,6 +102,9 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		return err
 	}
 	if err := r.check(); err != nil {
+		return err
+	}
+	if _, err := r.restart.check(); err != nil {
 		return err
 	}
 	config, err := r.settings.load()
@@ -111,15 +129,39 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		return err
 	}
 	defer t.Close()
+	if r.settings.config == "" && !r.csrOnly {
+		question := r.app.askCluster(ctx, t)
+		defer question.tell(r.app, t.Snapshot)
+	}
 	plan := renew.MakePlan(t.Snapshot, entries, options, r.app.Now())
 	if r.dryRun {
-		return r.finish(plan, nil)
+		return r.finish(plan, renewal{})
 	}
-	backup, err := r.carryOut(ctx, t, plan, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
+	n := r.app.node(t, r.restart.socket)
+	if err := r.refuse(n); err != nil {
+		return err
+	}
+	var done renewal
+	done.backup, err = r.carryOut(ctx, t, plan, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
 	if err != nil {
 		return err
 	}
-	return r.finish(plan, backup)
+	if !r.csrOnly && n.running() {
+		done.node = n
+		if err := r.prove(ctx, plan, &done); err != nil {
+			return errors.Join(r.finish(plan, done), err)
+		}
+	}
+	return r.finish(plan, done)
+}
+
+// refuse stops a renewal on a node where it is not known who reads what: the new files
+// could not be brought into use, nor proved.
+func (r *renewRun) refuse(n *node) error {
+	if r.csrOnly || r.restart.mode == string(restart.Never) || !n.running() || len(n.set.Problems) == 0 {
+		return nil
+	}
+	return withHint(n.problems(), "nothing was changed. Mend the file, or renew without looking at programs: --restart never")
 }
 
 // check refuses flags that make no sense together.
@@ -167,10 +209,12 @@ func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan, reas
 }
 
 // finish prints the outcome and chooses the exit code.
-func (r *renewRun) finish(plan *renew.Plan, backup *pkidir.Backup) error {
+func (r *renewRun) finish(plan *renew.Plan, done renewal) error {
 	if r.app.isText() {
-		r.printText(plan, backup)
-	} else if err := r.app.printStructured(renewalReport(plan, r.dryRun, backup)); err != nil {
+		if err := r.printText(plan, done); err != nil {
+			return err
+		}
+	} else if err := r.app.printStructured(renewalReport(plan, r.dryRun, done)); err != nil {
 		return err
 	}
 	if plan.NeedsAttention() {
@@ -179,7 +223,7 @@ func (r *renewRun) finish(plan *renew.Plan, backup *pkidir.Backup) error {
 	return nil
 }
 
-func (r *renewRun) printText(plan *renew.Plan, backup *pkidir.Backup) {
+func (r *renewRun) printText(plan *renew.Plan, done renewal) error {
 	out := r.app.Stdout
 	for _, step := range plan.Steps {
 		r.printStep(step)
@@ -187,19 +231,23 @@ func (r *renewRun) printText(plan *renew.Plan, backup *pkidir.Backup) {
 			r.app.notef("%s: %s", step.Entry.Name, note)
 		}
 	}
-	if plan.Renewals() == 0 || r.dryRun {
-		return
-	}
-	if r.csrOnly {
+	switch {
+	case plan.Renewals() == 0 && done.node == nil || r.dryRun:
+		return nil
+	case r.csrOnly:
 		fmt.Fprintf(out, "\nKeys and requests are in %s. When they are signed: kubepki certs import %s\n", r.csrDir, r.csrDir)
-		return
-	}
-	if r.all {
+		return nil
+	case done.node == nil && r.all:
 		fmt.Fprintln(out, "\nDone renewing certificates. You must restart the kube-apiserver, kube-controller-manager, kube-scheduler and etcd, so that they can use the new certificates.")
+	case done.node != nil:
+		if err := done.print(out); err != nil {
+			return err
+		}
 	}
-	if backup != nil {
-		r.app.notef("the old files are kept; to go back: kubepki rollback %s", backup.ID)
+	if done.backup != nil {
+		r.app.notef("the old files are kept; to go back: kubepki rollback %s", done.backup.ID)
 	}
+	return nil
 }
 
 // printStep writes kubeadm's line about one certificate; what kubeadm does not say has

@@ -3,8 +3,9 @@ package cli
 import (
 	"time"
 
-	"github.com/kubepki/kubepki/internal/pkidir"
+	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/internal/restart"
 	"github.com/kubepki/kubepki/pki"
 )
 
@@ -18,6 +19,11 @@ type Renewal struct {
 	Requests      bool          `json:"requests"`         // --csr-only: nothing was replaced
 	Backup        string        `json:"backup,omitempty"` // for kubepki rollback
 	Steps         []RenewalStep `json:"steps"`
+	// What became of the programs of the node; left out where none runs.
+	Restarts   []restart.Done   `json:"restarts,omitempty"`
+	Proof      []proof.Result   `json:"proof,omitempty"`
+	Dependents []DependentState `json:"dependents,omitempty"`
+	RolledBack bool             `json:"rolledBack,omitempty"` // --rollback-on-failure put the old files back
 }
 
 // RenewalStep is the outcome for one certificate.
@@ -37,10 +43,11 @@ type RenewalStep struct {
 	Notes          []string      `json:"notes,omitempty"`
 }
 
-func renewalReport(plan *renew.Plan, dryRun bool, backup *pkidir.Backup) *Renewal {
+func renewalReport(plan *renew.Plan, dryRun bool, done renewal) *Renewal {
 	r := &Renewal{SchemaVersion: renewalSchema, DryRun: dryRun, Requests: plan.Options.Requests, Steps: []RenewalStep{}}
-	if backup != nil {
-		r.Backup = backup.ID
+	r.Restarts, r.Proof, r.Dependents, r.RolledBack = done.Restarts, done.Results, done.dependents, done.rolledBack
+	if done.backup != nil {
+		r.Backup = done.backup.ID
 	}
 	for _, step := range plan.Steps {
 		s := RenewalStep{

@@ -30,11 +30,8 @@ type restartFlags struct {
 	wait    time.Duration
 }
 
-// Defaults of restartFlags.
-const (
-	// defaultWait covers kube-apiserver, which looks at its files once a minute at least.
-	defaultWait = 75 * time.Second
-)
+// defaultWait covers kube-apiserver, which looks at its files once a minute at least.
+const defaultWait = 75 * time.Second
 
 func (f *restartFlags) bind(cmd *cobra.Command, mode restart.Mode) {
 	flags := cmd.Flags()
@@ -112,7 +109,7 @@ func (n *node) settler(f *restartFlags) (*settler, error) {
 	s.restarter = &restart.Restarter{
 		Root: n.app.root, Set: n.set, Mode: mode, Runtime: runtime, Kubelet: f.kubeletControl(n),
 		Turn: s.turn, FS: n.app.FS, Now: n.app.Now,
-		Progress: func(e restart.Event) { s.progress.waiting(string(e.Component)+" ("+string(e.Step)+")", e.Detail) },
+		Progress: func(e restart.Event) { s.progress.waiting(string(e.Component), e.Detail) },
 	}
 	if _, ok := n.set.Find(component.Etcd); ok {
 		s.restarter.Etcd = s.etcdState
@@ -147,7 +144,7 @@ func (s *settler) checks(old map[string]*x509.Certificate, since time.Time) []pr
 // look proves what can be proved within wait, and changes nothing.
 func (s *settler) look(ctx context.Context, checks []proof.Check, wait time.Duration) ([]proof.Result, error) {
 	verifier := proof.Verifier{
-		Now: s.app.Now, Wait: wait, Restarts: s.mode != restart.Never, Etcd: etcd.Login, Started: s.started,
+		Now: s.app.Now, Wait: wait, Unseen: s.unseen(), Restarts: s.mode != restart.Never, Etcd: etcd.Login, Started: s.started,
 		Progress: func(w proof.Waiting) {
 			if !w.Result.Proved {
 				s.progress.waiting(fmt.Sprintf("%s to use %s", w.Result.Reader, w.Result.Certificate), w.Result.Detail)
@@ -155,6 +152,15 @@ func (s *settler) look(ctx context.Context, checks []proof.Check, wait time.Dura
 		},
 	}
 	return verifier.Run(ctx, checks)
+}
+
+// unseen is how long to wait for a reader that takes a client certificate by itself at a
+// time that nobody can observe: not at all, unless the user gives the time it takes.
+func (s *settler) unseen() time.Duration {
+	if s.wait < 5*time.Minute {
+		return 0
+	}
+	return s.wait
 }
 
 // started tells proof since when a program runs: the zero time for one that does not.

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/pkidir"
+	"github.com/kubepki/kubepki/internal/proof"
+	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/layout"
+)
+
+// renewal is what a renewal did beside issuing certificates.
+type renewal struct {
+	settlement
+	backup     *pkidir.Backup
+	node       *node // nil where no programs run
+	dependents []DependentState
+	rolledBack bool
+}
+
+// prove brings the programs of the node to use the new files. It also looks at what this
+// run did not renew, so that it completes one that was interrupted.
+func (r *renewRun) prove(ctx context.Context, plan *renew.Plan, done *renewal) error {
+	s, err := done.node.settler(&r.restart)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	old := map[string]*x509.Certificate{}
+	for _, step := range plan.Steps {
+		if step.Issued != nil {
+			old[step.Entry.Name] = step.Old
+		}
+	}
+	done.settlement, err = s.settle(ctx, old, r.app.Now())
+	if ctx.Err() != nil {
+		return withHint(fmt.Errorf("interrupted: the new files are in place, not every program uses them yet: %w", ctx.Err()),
+			"to complete it: kubepki certs verify --restart auto")
+	}
+	if err == nil {
+		err = done.err()
+	}
+	if err != nil {
+		if r.rollback && done.backup != nil {
+			return r.rollBack(ctx, s, plan, done, err)
+		}
+		return unproved(err, done.settlement)
+	}
+	if plan.Renewals() > 0 {
+		done.dependents, err = r.restartDependents(ctx, s, plan)
+	}
+	return err
+}
+
+// rollBack puts the old files back after cause and brings the programs back to them.
+func (r *renewRun) rollBack(ctx context.Context, s *settler, plan *renew.Plan, done *renewal, cause error) error {
+	s.progress.say("not proved: %v; putting the old files back", cause)
+	if _, err := s.tree.Rollback(ctx, done.backup.ID); err != nil {
+		return withHint(errors.Join(cause, fmt.Errorf("roll back: %w", err)), "the old files: kubepki rollback "+done.backup.ID)
+	}
+	done.rolledBack = true
+	old := map[string]*x509.Certificate{}
+	for _, step := range plan.Steps {
+		if step.Issued != nil {
+			old[step.Entry.Name] = step.Issued
+		}
+	}
+	after, err := s.settle(ctx, old, r.app.Now())
+	done.Restarts = append(done.Restarts, after.Restarts...)
+	if err == nil {
+		err = after.err()
+	}
+	if err != nil {
+		return errors.Join(cause, fmt.Errorf("the old files are back, but not every program uses them: %w", err))
+	}
+	return withHint(fmt.Errorf("%w; the old files are back and in use", cause), "the table shows what was seen with the new ones")
+}
+
+// print writes the proof below the lines about each certificate.
+func (d renewal) print(out io.Writer) error {
+	fmt.Fprintln(out)
+	if err := printResults(out, d.Results); err != nil {
+		return err
+	}
+	printDependents(out, d.dependents)
+	switch {
+	case d.rolledBack:
+		fmt.Fprintln(out, "\nThe old certificates are back.")
+	case d.err() == nil:
+		fmt.Fprintf(out, "\nDone renewing certificates: %s.\n", d.text())
+	}
+	return nil
+}
+
+// text sums up a settlement in which nothing failed.
+func (s settlement) text() string {
+	pending := 0
+	for _, r := range s.Results {
+		if r.Reason == proof.Pending {
+			pending++
+		}
+	}
+	text := "every program on this node uses what is on disk"
+	if pending > 0 {
+		text = fmt.Sprintf("%s, %d of them within minutes", text, pending)
+	}
+	if len(s.Restarts) == 0 {
+		return text + "; nothing had to be restarted"
+	}
+	var names []string
+	for _, d := range s.Restarts {
+		names = append(names, fmt.Sprintf("%s (%s)", d.Component, d.Took.Round(100*time.Millisecond)))
+	}
+	return text + "; restarted: " + strings.Join(names, ", ")
+}
+
+// renewedFiles lists the paths that a plan has changed.
+func renewedFiles(plan *renew.Plan) []string {
+	var files []string
+	for _, step := range plan.Steps {
+		if step.Issued == nil {
+			continue
+		}
+		files = append(files, plan.Cluster().CertificatePath(step.Entry))
+		if step.Entry.Kind == layout.Leaf {
+			files = append(files, plan.Cluster().KeyPath(step.Entry))
+		}
+	}
+	return files
+}
