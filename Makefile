@@ -1,6 +1,7 @@
 # make demo   build, then run the main job in a throw-away folder
 # make test   everything that judges the tree; fetches and builds what it needs
 # make bench  ratios against the real kubeadm
+# make lab    a real control plane on this machine, until Ctrl-C
 GO      ?= go
 LAB     := $(CURDIR)/.lab/bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -11,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo test race fuzz bench lint tidy man oracle clean
+.PHONY: build demo lab test race fuzz bench lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -25,6 +26,11 @@ oracle:
 test: oracle
 	$(GO) test -timeout 30m ./...
 	cd test/kubernetes && $(GO) vet ./...
+
+# Without root, on loopback addresses only. LABFLAGS="--control-planes 3 --workers 5" for more.
+lab:
+	@test/kubernetes/build.sh etcd kube-apiserver kube-controller-manager kube-scheduler
+	$(GO) run ./cmd/kubepki-lab up $(LABFLAGS)
 
 # The race detector needs cgo and a C compiler.
 race:

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/snapshot"
 	"github.com/kubepki/kubepki/layout"
 	"github.com/kubepki/kubepki/pki"
@@ -70,10 +69,6 @@ type ager struct {
 	signers snapshot.Snapshot
 }
 
-func (a *ager) write(name string, data []byte) error {
-	return atomicfile.FS{}.WriteFile(a.node.Path(name), data, 0o600)
-}
-
 // entry ages one entry of the catalogue.
 func (a *ager) entry(e layout.Entry) error {
 	if e.Kind == layout.Kubeconfig {
@@ -87,7 +82,7 @@ func (a *ager) entry(e layout.Entry) error {
 	if err != nil {
 		return err
 	}
-	return a.write(a.cluster.CertificatePath(e), pki.CertificatesPEM(append([]*x509.Certificate{older}, certs[1:]...)...))
+	return a.node.write(a.cluster.CertificatePath(e), pki.CertificatesPEM(append([]*x509.Certificate{older}, certs[1:]...)...), 0o644)
 }
 
 // kubeconfig ages the certificate in a kubeconfig. One that refers to a file has none.
@@ -110,7 +105,7 @@ func (a *ager) kubeconfig(e layout.Entry) error {
 	if err := file.SetClientCertificate(user.Name, older, nil); err != nil {
 		return err
 	}
-	return a.write(a.cluster.CertificatePath(e), file.Bytes())
+	return a.node.write(a.cluster.CertificatePath(e), file.Bytes(), 0o600)
 }
 
 // pair ages a file of the kubelet's store, which holds certificates and then the key.
@@ -131,7 +126,7 @@ func (a *ager) pair(link string) error {
 	if err != nil {
 		return err
 	}
-	return a.write(link, append(older, keyPEM...))
+	return a.node.write(link, append(older, keyPEM...), 0o600)
 }
 
 // selfSigned ages the serving certificate that the kubelet has made for itself. Its CA's key
@@ -150,7 +145,7 @@ func (a *ager) selfSigned() error {
 	if err != nil {
 		return err
 	}
-	return a.write(kubeletServingCert, data)
+	return a.node.write(kubeletServingCert, data, 0o644)
 }
 
 func (a *ager) olderPEM(data []byte, issuer string) ([]byte, error) {

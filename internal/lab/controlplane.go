@@ -111,6 +111,7 @@ func (p controlPlane) etcd() manifest {
 	p.listen(c, etcdMetricsPort, "HTTP", probePaths{live: "/livez", ready: "/readyz", start: "/readyz"})
 	mount(&pod, "etcd-data", etcdDataDir, "DirectoryOrCreate", false)
 	mount(&pod, "etcd-certs", pki, "DirectoryOrCreate", false)
+	slices.Reverse(pod.Spec.Volumes) // kubeadm lists volumes by name, and these mounts not
 	return pod
 }
 
@@ -144,8 +145,8 @@ func (p controlPlane) apiServer() manifest {
 		"service-cluster-ip-range":           p.cluster.ServiceSubnet,
 		"tls-cert-file":                      pki + "/apiserver.crt",
 		"tls-private-key-file":               pki + "/apiserver.key",
-		// Without these two, kubeadm's flags; an address of the loopback network cannot
-		// stand in an Endpoints object, and a port for everybody is not the lab's manner.
+		// kubeadm sets neither of these. An address of the loopback network cannot stand in
+		// an Endpoints object, and a lab does not listen for other machines.
 		"bind-address":             p.host(),
 		"endpoint-reconciler-type": "none",
 	})

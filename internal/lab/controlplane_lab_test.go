@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,24 +95,42 @@ func testObjects(t *testing.T, l *lab.Lab, n *lab.Node) {
 	}
 }
 
-// kubeadm is the judge of whether ConfigMaps, Node and mirror pods are what it would have
-// made: it falls back to defaults, and says so, when one of them is not to its liking.
-func testKubeadm(t *testing.T, l *lab.Lab, _ *lab.Node) {
-	bin, err := lab.FindPrograms()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubeadm := bin + "/kubeadm"
+// kubeadm is the judge of whether ConfigMaps, files, Node and mirror pods are as it makes
+// them: it reads them in this order and stops at the first that is not to its liking. In the
+// end it rejects the address, which is a loopback one.
+func testKubeadm(t *testing.T, _ *lab.Lab, n *lab.Node) {
+	kubeadm := filepath.Join(lab.RequirePrograms(t), "kubeadm")
 	if _, err := os.Stat(kubeadm); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
 		t.Skip("no kubeadm: ", err)
 	}
-	out, err := exec.CommandContext(t.Context(), kubeadm, "config", "images", "list", "--kubeconfig", l.Kubeconfig()).CombinedOutput()
-	t.Logf("%s", out)
+	if os.Geteuid() != 0 {
+		t.Skip("kubeadm looks below another root only for the user root")
+	}
+	out, err := exec.CommandContext(t.Context(), kubeadm, "certs", "check-expiration", "--rootfs", n.Root, "-v=6").CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		`/configmaps/kubeadm-config\?\S+ status="200 OK"`,
+		`/configmaps/kubelet-config\?\S+ status="200 OK"`,
+		`/nodes/cp1\?\S+ status="200 OK"`,
+		`component%3Dkube-apiserver%2Ctier%3Dcontrol-plane" status="200 OK"`,
+		`Non-global unicast address found`,
+	} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("kubeadm has not come to %s", want)
+		}
+	}
+	for _, complaint := range []string{"lacks annotation", "MISSING"} {
+		if strings.Contains(string(out), complaint) {
+			t.Errorf("kubeadm says %q", complaint)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", out)
 	}
 }
 

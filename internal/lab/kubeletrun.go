@@ -18,6 +18,7 @@ import (
 // Files of a kubelet that kubeadm has set up.
 const (
 	kubeletConfigFile   = "/var/lib/kubelet/config.yaml"
+	kubeletInstanceFile = "/var/lib/kubelet/instance-config.yaml"
 	kubeletFlagsFile    = "/var/lib/kubelet/kubeadm-flags.env"
 	kubeletCertDir      = "/var/lib/kubelet/pki"
 	kubeletClientFile   = kubeletCertDir + "/kubelet-client-current.pem"

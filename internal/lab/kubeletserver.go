@@ -12,12 +12,10 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/pki"
 )
 
@@ -251,13 +249,10 @@ func makeServingPair(n *Node, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.Path(kubeletCertDir), 0o755); err != nil {
+	if err := n.write(kubeletServingKey, keyPEM, 0o600); err != nil {
 		return err
 	}
-	if err := (atomicfile.FS{}).WriteFile(n.Path(kubeletServingKey), keyPEM, 0o600); err != nil {
-		return err
-	}
-	return atomicfile.FS{}.WriteFile(n.Path(kubeletServingCert), data, 0o644)
+	return n.write(kubeletServingCert, data, 0o644)
 }
 
 // servingChain makes a serving certificate for a key, and the CA that signed it, whose own

@@ -2,11 +2,14 @@ package lab
 
 import (
 	"context"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
@@ -48,10 +51,55 @@ func (n *Node) CRISocket() string { return n.Path(runtimeSocket) }
 
 const runtimeSocket = "/run/containerd/containerd.sock"
 
-// read returns a file of the machine, of a size that files like it have.
-func (n *Node) read(path string) ([]byte, error) { return atomicfile.ReadFile(n.Path(path), maxFile) }
+// resolve returns where a path of the machine lies when all links in it have been followed
+// as the machine itself would: an absolute link starts at Root.
+func (n *Node) resolve(name string) (string, error) {
+	resolved, rest := "/", strings.Split(filepath.Clean("/"+name), "/")
+	for links := 0; len(rest) > 0; {
+		next := filepath.Join(resolved, rest[0])
+		rest = rest[1:]
+		target, err := os.Readlink(n.Path(next))
+		if err != nil { // no link, or nothing: whoever opens it will see
+			resolved = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
+		}
+		if filepath.IsAbs(target) {
+			resolved = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return n.Path(resolved), nil
+}
 
-const maxFile = 4 << 20
+const (
+	maxFile  = 4 << 20 // of a file that is read, in bytes
+	maxLinks = 40      // the number Linux takes
+)
+
+// read returns a file of the machine.
+func (n *Node) read(name string) ([]byte, error) {
+	file, err := n.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	return atomicfile.ReadFile(file, maxFile)
+}
+
+// write puts a file on the machine, with the folders that it needs. A file that is there
+// keeps its mode, and a link leads on to what it leads to.
+func (n *Node) write(name string, data []byte, mode os.FileMode) error {
+	file, err := n.resolve(name)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return atomicfile.FS{}.WriteFile(file, data, mode)
+}
 
 // PowerOn starts the runtime and the kubelet, which does the rest. A node that is on stays
 // as it is.

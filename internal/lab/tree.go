@@ -7,27 +7,17 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/create"
 	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/snapshot"
 	"github.com/kubepki/kubepki/layout"
 	"github.com/kubepki/kubepki/pki"
 )
-
-// write puts a file below the node's root, with the folders that it needs.
-func (n *Node) write(name string, data []byte, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(n.Path(name)), 0o755); err != nil {
-		return err
-	}
-	return atomicfile.FS{}.WriteFile(n.Path(name), data, mode)
-}
 
 // makeTree makes the files of a machine as "kubeadm init" leaves them on the first node and
 // "kubeadm join" on the others.
@@ -142,6 +132,10 @@ func (n *Node) makeKubelet(first *Node, serverBootstrap bool) error {
 	if err := n.write(kubeletConfigFile, config, 0o644); err != nil {
 		return err
 	}
+	instance := fmt.Sprintf("containerRuntimeEndpoint: %q\n", "unix://"+runtimeSocket)
+	if err := n.write(kubeletInstanceFile, []byte(instance), 0o644); err != nil {
+		return err
+	}
 	flags := fmt.Sprintf("KUBELET_KUBEADM_ARGS=\"--hostname-override=%s --node-ip=%s\"\n", n.Name, n.Address)
 	if err := n.write(kubeletFlagsFile, []byte(flags), 0o644); err != nil {
 		return err
@@ -178,7 +172,9 @@ func (n *Node) kubeletProfiles() (client, server pki.Profile) {
 }
 
 // makeKubeletPair puts a certificate and its key into the kubelet's store: one file with the
-// time in its name, and a link to it with an absolute target.
+// time in its name, and a link to it. A real kubelet makes the link absolute; here it is
+// relative, so that it leads to the same file whether or not the reader takes root into
+// account.
 func (n *Node) makeKubeletPair(authority *snapshot.Authority, profile pki.Profile, link string) error {
 	key, err := pki.GenerateKey(n.cluster.Algorithm)
 	if err != nil {
@@ -201,7 +197,7 @@ func (n *Node) makeKubeletPair(authority *snapshot.Authority, profile pki.Profil
 	if err := n.write(name, append(pki.CertificatesPEM(cert), keyPEM...), 0o600); err != nil {
 		return err
 	}
-	return os.Symlink(n.Path(name), n.Path(link))
+	return os.Symlink(path.Base(name), n.Path(link))
 }
 
 // pairName is the file behind kubelet-client-current.pem for a pair made at that time.
