@@ -19,6 +19,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // Config says how to reach a cluster.
@@ -49,6 +50,7 @@ func Dial(ctx context.Context, config Config) (*Client, error) {
 		Endpoints: config.Endpoints, TLS: config.TLS,
 		Logger:          zap.NewNop(),
 		MaxUnaryRetries: 1,
+		DialOptions:     []grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast), grpc.WithContextDialer(dial)},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(config.Endpoints, ", "), err)
@@ -107,21 +109,6 @@ func (c *Client) members(ctx context.Context) ([]Member, ID, error) {
 
 func memberOf(m *etcdserverpb.Member) Member {
 	return Member{ID: ID(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner}
-}
-
-// ErrRefused is for a connection that etcd ended because it does not accept the client's
-// certificate.
-var ErrRefused = errors.New("etcd refuses the client certificate")
-
-// classify recognises a refusal. gRPC passes on only the text of what crypto/tls found:
-// what the other side has sent as an alert begins with "remote error", and each alert about
-// a certificate that is missing, expired, unknown or bad has that word in it.
-func classify(err error) error {
-	_, alert, ok := strings.Cut(err.Error(), "remote error: tls: ")
-	if ok && strings.Contains(alert, "certificate") {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	return err
 }
 
 // Login proves that etcd at an endpoint accepts the client certificate in config: it asks
