@@ -192,6 +192,7 @@ Exit codes: 0 fine, 1 failed, 2 misuse, 3 something needs attention.`,
 	cmd.AddCommand(
 		a.initCommand(),
 		a.certsCommand(),
+		a.recoverCommand(),
 		a.kubeconfigCommand(),
 		a.inventoryCommand(),
 		a.backupsCommand(),

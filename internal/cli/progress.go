@@ -63,6 +63,14 @@ func (p *progress) waiting(what, detail string) {
 	p.show()
 }
 
+// clearWait ends the present wait, before something else is printed.
+func (p *progress) clearWait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+	p.what = ""
+}
+
 // say prints a line that stays.
 func (p *progress) say(format string, args ...any) {
 	p.mu.Lock()

@@ -147,11 +147,14 @@ const (
 // Problem is a file that could not be understood. What it starts is unknown, so nothing
 // can be said about who reads what until it is mended.
 type Problem struct {
-	Path string `json:"path"`
-	Err  error  `json:"-"`
+	Path string
+	Err  error
 }
 
 func (p Problem) Error() string { return p.Err.Error() }
+
+// MarshalText writes the sentence into JSON.
+func (p Problem) MarshalText() ([]byte, error) { return []byte(p.Error()), nil }
 
 // Set is what runs on one node.
 type Set struct {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
@@ -63,6 +64,9 @@ type Node struct {
 	ControlPlane   bool         `json:"controlPlane"`
 	Ready          bool         `json:"ready"`
 	KubeletVersion string       `json:"kubeletVersion,omitempty"` // such as "v1.36.3"
+	// Seen is the last sign of life of its kubelet: when that renewed its Lease, or wrote its
+	// status. Ready may be older news, when nobody has judged since.
+	Seen time.Time `json:"seen,omitzero"`
 }
 
 const labelControlPlane = "node-role.kubernetes.io/control-plane"
@@ -70,17 +74,43 @@ const labelControlPlane = "node-role.kubernetes.io/control-plane"
 // Nodes lists the machines of the cluster in the order of their names.
 func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	var nodes []Node
-	err := c.pages(func(o meta.ListOptions) (meta.ListInterface, error) {
+	seen, err := c.heartbeats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = c.pages(func(o meta.ListOptions) (meta.ListInterface, error) {
 		list, err := c.api.CoreV1().Nodes().List(ctx, o)
 		if err != nil {
 			return nil, c.failed(err, "list nodes")
 		}
 		for i := range list.Items {
-			nodes = append(nodes, nodeOf(&list.Items[i]))
+			node := nodeOf(&list.Items[i])
+			if beat := seen[node.Name]; beat.After(node.Seen) {
+				node.Seen = beat
+			}
+			nodes = append(nodes, node)
 		}
 		return list, nil
 	})
 	return nodes, err
+}
+
+// heartbeats returns when each kubelet renewed its Lease.
+func (c *Client) heartbeats(ctx context.Context) (map[string]time.Time, error) {
+	seen := map[string]time.Time{}
+	err := c.pages(func(o meta.ListOptions) (meta.ListInterface, error) {
+		list, err := c.api.CoordinationV1().Leases(core.NamespaceNodeLease).List(ctx, o)
+		if err != nil {
+			return nil, c.failed(err, "list the Leases of nodes")
+		}
+		for _, lease := range list.Items {
+			if renewed := lease.Spec.RenewTime; renewed != nil {
+				seen[lease.Name] = renewed.Time
+			}
+		}
+		return list, nil
+	})
+	return seen, err
 }
 
 func nodeOf(n *core.Node) Node {
@@ -95,6 +125,7 @@ func nodeOf(n *core.Node) Node {
 	for _, condition := range n.Status.Conditions {
 		if condition.Type == core.NodeReady {
 			node.Ready = condition.Status == core.ConditionTrue
+			node.Seen = condition.LastHeartbeatTime.Time
 		}
 	}
 	return node
