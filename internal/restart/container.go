@@ -113,7 +113,7 @@ func (r *Restarter) grace(ctx context.Context, c component.Component) time.Durat
 	case r.Grace != 0:
 		return max(r.Grace, 0)
 	case r.alone(ctx):
-		return min(DefaultGrace, pod)
+		return 0
 	}
 	return pod
 }

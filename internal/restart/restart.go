@@ -96,9 +96,10 @@ type Restarter struct {
 	// Grace is the time that kube-apiserver gets to end by itself, in whole seconds, before
 	// it is killed. On SIGTERM it stops listening at once, and then waits for requests that
 	// are open, watches among them, for up to 30 s. Where it is the only one, all of that
-	// is time without an API; where others take over, ending in peace loses no request.
-	// 0: DefaultGrace if it is alone, else its pod's terminationGracePeriodSeconds;
-	// negative: killed at once. Other programs always get their pod's grace.
+	// is time without an API, and a client that waits has to ask again in any case; where
+	// others take over, ending in peace loses no request. 0: killed at once if it is alone,
+	// else its pod's terminationGracePeriodSeconds; negative: killed at once. Other
+	// programs always get their pod's grace.
 	Grace time.Duration
 	// HealthTimeout is how long a program may take to be back and healthy; 0:
 	// DefaultHealthTimeout. The manifest way adds the time that the kubelet takes to look.
@@ -107,11 +108,8 @@ type Restarter struct {
 	Progress func(Event)
 }
 
-// Defaults of a Restarter.
-const (
-	DefaultGrace         = time.Second
-	DefaultHealthTimeout = 2 * time.Minute
-)
+// DefaultHealthTimeout is the usual Restarter.HealthTimeout.
+const DefaultHealthTimeout = 2 * time.Minute
 
 // Restart restarts the named programs one after the other in component.Order, whatever the
 // order of names, and waits for each to be healthy. It returns those that are done; a
