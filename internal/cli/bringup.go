@@ -65,7 +65,11 @@ func (r *recoverRun) bringUp(ctx context.Context, n *node, look *recovery.Node, 
 		err = r.helpOthers(ctx, s, look, plan, done)
 	}
 	if r.app.isText() && err == nil {
-		fmt.Fprintf(r.app.Stdout, "\nThis node is back: %s.\n", got.text())
+		state := "This node is back"
+		if plan.Nothing() && len(got.Restarts) == 0 {
+			state = "This node is in order"
+		}
+		fmt.Fprintf(r.app.Stdout, "\n%s: %s.\n", state, got.text())
 	}
 	return errors.Join(r.finish(done), err)
 }
@@ -74,6 +78,9 @@ func (r *recoverRun) bringUp(ctx context.Context, n *node, look *recovery.Node, 
 // they have changed: it reads them once, and forgets how often its pods have failed.
 func (r *recoverRun) startKubelet(ctx context.Context, s *settler, changed bool) error {
 	control := s.restarter.Kubelet
+	if control == nil && !changed {
+		return nil
+	}
 	if control == nil {
 		s.progress.say("start the kubelet now, if it does not run (how is not known here; see --kubelet-restart-command)")
 		return nil

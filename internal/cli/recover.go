@@ -409,7 +409,7 @@ func printFindings(a *app, d recovery.Diagnosis) {
 			fmt.Fprintf(out, "%s\n", symptom)
 		}
 		for _, f := range bySymptom[symptom] {
-			fmt.Fprintf(out, "  %s  %s: %s\n", a.paint(out, severityColour(f.Severity), string(f.Reason)), f.File, f.Message)
+			fmt.Fprintf(out, "  %s  %s\n", a.paint(out, severityColour(f.Severity), string(f.Reason)), f.Message)
 		}
 		fmt.Fprintln(out)
 	}

@@ -133,10 +133,14 @@ func (s *settler) checks(old map[string]*x509.Certificate, since time.Time) []pr
 				return time.Time{}, err
 			}
 			changed := info.ModTime()
-			if target, err := os.Stat(s.tree.Path(name)); err == nil && target.ModTime().After(changed) {
-				changed = target.ModTime()
+			target, err := s.tree.Resolve(name)
+			if err == nil {
+				info, err = os.Stat(target)
 			}
-			return changed, nil
+			if err == nil && info.ModTime().After(changed) {
+				changed = info.ModTime()
+			}
+			return changed, err
 		},
 	})
 }

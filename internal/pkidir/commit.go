@@ -115,7 +115,7 @@ func (t *Tree) prepare(reason string, edits []edit) (*transaction, []atomicfile.
 
 // prepareFile adds one file to the transaction and returns its staged and its backup copy.
 func (t *Tree) prepareFile(x *transaction, e edit) ([]atomicfile.File, error) {
-	target, err := atomicfile.Resolve(t.Path(e.Path))
+	target, err := t.Resolve(e.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func (x *transaction) apply() error {
 }
 
 func (t *Tree) readStaged(x *transaction, path string) ([]byte, error) {
-	target, err := atomicfile.Resolve(t.Path(path))
+	target, err := t.Resolve(path)
 	if err != nil {
 		return nil, err
 	}

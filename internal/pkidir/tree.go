@@ -106,7 +106,8 @@ func (t *Tree) Close() error {
 }
 
 // Path returns where a path of the cluster lies on this machine: Root is put in front of
-// absolute paths; relative ones stay relative to the working directory.
+// absolute paths; relative ones stay relative to the working directory. Below a Root, links
+// in the folders of a path are followed as the machine would that has its files there.
 func (t *Tree) Path(name string) string {
 	if !filepath.IsAbs(name) {
 		return filepath.Clean(name)
@@ -115,13 +116,26 @@ func (t *Tree) Path(name string) string {
 	if t.options.Root == "" {
 		return name
 	}
-	return filepath.Join(t.options.Root, name)
+	return belowRoot(t.options.Root, name, false)
+}
+
+// Resolve is Path with a link at the end followed as well: it names what a reader of the
+// path gets. Nothing need be there.
+func (t *Tree) Resolve(name string) (string, error) {
+	if t.options.Root == "" || !filepath.IsAbs(name) {
+		return atomicfile.Resolve(t.Path(name))
+	}
+	return atomicfile.Resolve(belowRoot(t.options.Root, filepath.Clean(name), true))
 }
 
 // ReadFile reads a file of the cluster of at most MaxFile bytes. Folders, pipes and devices
 // are errors; a missing file is one that wraps fs.ErrNotExist.
 func (t *Tree) ReadFile(name string) ([]byte, error) {
-	return atomicfile.ReadFile(t.Path(name), MaxFile)
+	path := t.Path(name)
+	if t.options.Root != "" && filepath.IsAbs(name) {
+		path = belowRoot(t.options.Root, filepath.Clean(name), true)
+	}
+	return atomicfile.ReadFile(path, MaxFile)
 }
 
 // places lists the folders whose state counts for this tree: its own, and those where a run
@@ -143,7 +157,7 @@ func (t *Tree) places() ([]place, error) {
 	}
 	var places []place
 	for _, dir := range []string{certs, confs, filepath.Dir(filepath.Clean(certs))} {
-		base, err := atomicfile.Resolve(t.Path(dir))
+		base, err := t.Resolve(dir)
 		if err != nil {
 			return nil, err
 		}
