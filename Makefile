@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo lab test race fuzz bench lint tidy man oracle clean
+.PHONY: build demo servers lab test race fuzz bench lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -23,13 +23,15 @@ demo: build
 oracle:
 	@test/kubernetes/build.sh kubeadm kubeconfigcheck
 
-test: oracle
+test: oracle servers
 	$(GO) test -timeout 30m ./...
 	cd test/kubernetes && $(GO) vet ./...
 
-# Without root, on loopback addresses only. LABFLAGS="--control-planes 3 --workers 5" for more.
-lab:
+servers:
 	@test/kubernetes/build.sh etcd kube-apiserver kube-controller-manager kube-scheduler
+
+# Without root, on loopback addresses only. LABFLAGS="--control-planes 3 --workers 5" for more.
+lab: servers
 	$(GO) run ./cmd/kubepki-lab up $(LABFLAGS)
 
 # The race detector needs cgo and a C compiler.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,6 +40,8 @@ func upCommand() *cobra.Command {
 	return cmd
 }
 
+var errInterrupted = errors.New("interrupted")
+
 func (u *up) run(cmd *cobra.Command) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if u.options.Bin == "" {
@@ -55,6 +58,9 @@ func (u *up) run(cmd *cobra.Command) error {
 	u.options.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 	begun := time.Now()
 	l, err := lab.Start(ctx, u.options)
+	if errors.Is(err, context.Canceled) && !u.keep { // interrupted: nobody will want to read the logs
+		return errors.Join(errInterrupted, lab.Down(context.WithoutCancel(ctx), u.options.Dir))
+	}
 	if err != nil {
 		return err
 	}

@@ -235,7 +235,7 @@ type probePaths struct{ live, ready, start string }
 
 func (p controlPlane) listen(c *containerSpec, number int, scheme string, paths probePaths) {
 	c.Ports = []port{{ContainerPort: number, Name: "probe-port", Protocol: "TCP"}}
-	make := func(path string, failures, delay, period int) *probe {
+	newProbe := func(path string, failures, delay, period int) *probe {
 		if path == "" {
 			return nil
 		}
@@ -244,9 +244,9 @@ func (p controlPlane) listen(c *containerSpec, number int, scheme string, paths 
 			HTTPGet: httpGet{Host: p.host(), Path: path, Port: "probe-port", Scheme: scheme},
 		}
 	}
-	c.LivenessProbe = make(paths.live, 8, 10, 10)
-	c.ReadinessProbe = make(paths.ready, 3, 0, 1)
-	c.StartupProbe = make(paths.start, 24, 10, 10)
+	c.LivenessProbe = newProbe(paths.live, 8, 10, 10)
+	c.ReadinessProbe = newProbe(paths.ready, 3, 0, 1)
+	c.StartupProbe = newProbe(paths.start, 24, 10, 10)
 }
 
 // mountCertificates gives a pod the folders of certificates that kubeadm gives it, and a

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kubepki/kubepki/internal/lab"
+	"github.com/kubepki/kubepki/internal/snapshot"
+	"github.com/kubepki/kubepki/layout"
+	"github.com/kubepki/kubepki/pki"
 )
 
 // The parts run one after the other on one lab, and each leaves it well.
@@ -47,6 +51,7 @@ func TestOneControlPlane(t *testing.T) {
 		{"without the runtime's socket everything runs on", testRuntimeSocket},
 		{"the kubelet serves whom it should", testKubeletServer},
 		{"a kubelet that stops leaves containers alone, and dead ones dead", testKubeletStop},
+		{"a kubelet whose certificate expires while it runs exits", testExpiry},
 		{"a machine that was off comes back", testPower},
 		{"an aged machine is an expired one", testAge},
 	} {
@@ -405,6 +410,65 @@ func testKubeletStop(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	if after := mustRun(t, n, "etcd"); after.ID != etcd.ID {
 		t.Error("etcd was started anew by a kubelet that found it running")
 	}
+}
+
+func testExpiry(t *testing.T, _ *lab.Lab, n *lab.Node) {
+	file := n.Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := mustParse(t, good)
+	authority, err := snapshot.New(n.Cluster(), func(path string) ([]byte, error) { return os.ReadFile(n.Path(path)) }).Authority(layout.NameCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	brief, err := authority.Issue(pki.ProfileOf(cert, true), key.Public(), pki.ValidFor(time.Now(), 4*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyPEM, err := key.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(pki.CertificatesPEM(brief), keyPEM...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RestartKubelet(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if state := n.KubeletState(); state.Status != lab.KubeletRunning {
+		t.Errorf("before the end: %+v", state)
+	}
+	// It is started again at once, and then meets the rule for a start.
+	eventually(t, "the kubelet has ended", func() error {
+		if state := n.KubeletState(); state.Status != lab.KubeletFailed || !time.Now().After(brief.NotAfter) {
+			return fmt.Errorf("%+v", state)
+		}
+		return nil
+	})
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the kubelet runs again", func() error {
+		if state := n.KubeletState(); state.Status != lab.KubeletRunning {
+			return fmt.Errorf("%+v", state)
+		}
+		return nil
+	})
+}
+
+func mustParse(t *testing.T, data []byte) (*x509.Certificate, *pki.Key) {
+	t.Helper()
+	certs, err := pki.ParseCertificates(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.ParseKey(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certs[0], key
 }
 
 func testPower(t *testing.T, _ *lab.Lab, n *lab.Node) {

@@ -55,6 +55,7 @@ func (s *kubeletService) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.ended = cancel, make(chan struct{})
+	s.note(KubeletRunning, nil)
 	go s.loop(ctx, s.ended)
 }
 
@@ -89,27 +90,36 @@ func (s *kubeletService) state() KubeletState {
 	return s.current
 }
 
+// loop runs the kubelet again and again. Its first run has been noted.
 func (s *kubeletService) loop(ctx context.Context, ended chan struct{}) {
 	defer close(ended)
-	for ctx.Err() == nil {
-		s.note(KubeletRunning, nil)
+	for {
 		err := runKubelet(ctx, s.node)
 		if ctx.Err() != nil {
 			break
 		}
-		s.node.log.Info("kubelet ended", "error", err)
-		s.note(KubeletFailed, err)
+		s.node.log.Info("kubelet ended", "node", s.node.Name, "error", err)
+		s.locked(func() { s.note(KubeletFailed, err) })
 		pause(ctx, s.node.times.kubeletRestart)
+		if ctx.Err() != nil {
+			break
+		}
+		s.locked(func() { s.note(KubeletRunning, nil) })
 	}
-	s.mu.Lock()
-	s.cancel = nil
-	s.mu.Unlock()
-	s.note(KubeletStopped, nil)
+	s.locked(func() {
+		s.cancel = nil
+		s.note(KubeletStopped, nil)
+	})
 }
 
-func (s *kubeletService) note(status string, err error) {
+func (s *kubeletService) locked(do func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	do()
+}
+
+// note changes the status; the caller holds mu.
+func (s *kubeletService) note(status string, err error) {
 	if status == KubeletRunning {
 		s.starts++
 	}

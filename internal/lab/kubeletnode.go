@@ -22,21 +22,22 @@ func discard() *log.Logger { return log.New(io.Discard, "", 0) }
 // What fails is tried again for as long as the kubelet runs; only a client certificate that
 // has expired under a kubelet whose API server answers ends it.
 func (k *kubelet) heartbeat(ctx context.Context) error {
-	var last time.Time
+	var last time.Time // of the beats that were heard
 	for ctx.Err() == nil {
+		var err error
 		if now := k.node.now(); now.Sub(last) >= heartbeatPeriod {
-			if err := k.beat(ctx); err == nil {
+			if err = k.beat(ctx); err == nil {
 				last = now
-			} else if k.expired() && k.answers(ctx) {
-				return errors.New("the client certificate has expired and the server is responsive, exiting")
-			} else {
-				k.log.Debug("heartbeat", "error", err)
 			}
 		}
-		if !last.IsZero() {
-			if err := k.syncAPIPods(ctx); err != nil {
-				k.log.Debug("pods of the API", "error", err)
+		if err == nil {
+			err = k.syncAPIPods(ctx)
+		}
+		if err != nil {
+			if k.expired() && k.answers(ctx) {
+				return errors.New("the client certificate has expired and the server is responsive, exiting")
 			}
+			k.log.Debug("talk with the API server", "error", err)
 		}
 		pause(ctx, podsPeriod)
 	}

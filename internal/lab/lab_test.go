@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -247,6 +248,18 @@ func TestAKilledSupervisorLeavesNoProcessBehind(t *testing.T) {
 	}
 	if _, err := os.Lstat(dir); err == nil {
 		t.Error("the files of the dead lab are still there")
+	}
+}
+
+func TestAProgramThatCannotRunIsNamedWithItsLastWords(t *testing.T) {
+	o := options(t.TempDir(), lab.RequirePrograms(t))
+	o.ExtraArgs = map[string]map[string]string{"etcd": {"no-such-flag": "1"}}
+	cause := errors.New("the test waits no longer")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, cause)
+	defer cancel()
+	_, err := lab.Start(ctx, o)
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "etcd of cp1 is healthy") || !strings.Contains(err.Error(), "no-such-flag") {
+		t.Errorf("error %v", err)
 	}
 }
 
