@@ -81,7 +81,7 @@ type Result struct {
 	Reader      component.Name `json:"reader"`              // Nobody, where no program of the node reads it
 	Method      Method         `json:"method"`
 	// How says in a few words what speaks for the row: "served on 192.0.2.10:6443",
-	// "restarted 3s after", "reloads by itself (≤5m)".
+	// "restarted 3s after the file", "reloads by itself (≤5m)".
 	How    string `json:"how"`
 	Proved bool   `json:"proved"`
 	Reason Reason `json:"reason"`

@@ -39,20 +39,28 @@ func (v *Verifier) taken(ctx context.Context, c Check) (Reason, string, error) {
 		if err != nil {
 			return "", "", err
 		}
-		return StartedAfter, fmt.Sprintf("restarted %s after", short(started.Sub(c.Changed))), nil
+		return StartedAfter, c.startedHow(started), nil
 	case c.Reload.How == component.Handshake:
 		return Reloads, "each handshake", nil
 	case c.Reload.How == component.Rotate:
 		return Reloads, "renews it by itself", nil
 	}
-	how := fmt.Sprintf("reloads by itself (≤%s)", short(c.Reload.Within))
 	if due := c.due(); v.Now().Before(due) {
 		if started, err := v.startedAfter(ctx, c); err == nil {
-			return StartedAfter, fmt.Sprintf("restarted %s after", short(started.Sub(c.Changed))), nil
+			return StartedAfter, c.startedHow(started), nil
 		}
 		return "", "", faultf(Pending, "it is accepted; %s takes it from the file until %s", c.Reader, moment(due))
 	}
-	return Reloads, how, nil
+	return Reloads, fmt.Sprintf("reloads by itself (≤%s)", short(c.Reload.Within)), nil
+}
+
+// startedHow says how long after the change of its file a reader started.
+func (c Check) startedHow(started time.Time) string {
+	verb := "started"
+	if c.Renewed {
+		verb = "restarted"
+	}
+	return fmt.Sprintf("%s %s after the file", verb, short(started.Sub(c.Changed)))
 }
 
 // startedAfter returns when the reader started, if that was after the file changed.

@@ -33,7 +33,7 @@ func TestWhetherAReaderHasTheFile(t *testing.T) {
 		how     string
 		stale   bool
 	}{
-		{"it was restarted after the change", Check{Reload: restart, Changed: changed}, at(-57 * time.Second), StartedAfter, "restarted 3s after", false},
+		{"it was restarted after the change", Check{Reload: restart, Changed: changed, Renewed: true}, at(-57 * time.Second), StartedAfter, "restarted 3s after the file", false},
 		{"it runs since before the change", Check{Reload: restart, Changed: changed}, at(-2 * time.Minute), StartedBefore, "", true},
 		{"it started in the moment of the change", Check{Reload: restart, Changed: changed}, at(-time.Minute), StartedBefore, "", true},
 		{"it does not run", Check{Reload: restart, Changed: changed}, gone, NotRunning, "", false},
@@ -43,7 +43,7 @@ func TestWhetherAReaderHasTheFile(t *testing.T) {
 		{"nobody knows when the file changed", Check{Reload: restart}, at(-time.Hour), StartUnknown, "", false},
 		{"it watches the file, and its time has come", Check{Reload: watch, Changed: now.Add(-5 * time.Minute)}, at(-time.Hour), Reloads, "reloads by itself (≤5m)", false},
 		{"it watches the file, and its time has not come", Check{Reload: watch, Changed: changed}, at(-time.Hour), Pending, "", false},
-		{"it watches the file, and was restarted anyway", Check{Reload: watch, Changed: changed}, at(-50 * time.Second), StartedAfter, "restarted 10s after", false},
+		{"it watches the file, and was restarted anyway", Check{Reload: watch, Changed: changed}, at(-50 * time.Second), StartedAfter, "started 10s after the file", false},
 		{"it watches the file, and nobody knows since when it runs", Check{Reload: watch, Changed: changed}, unknown, Pending, "", false},
 		{"it watches the file, which did not change that anybody knows", Check{Reload: watch}, nil, Reloads, "reloads by itself (≤5m)", false},
 		{"it reads the file for each handshake", Check{Reload: component.Reload{How: component.Handshake}, Changed: now}, nil, Reloads, "each handshake", false},

@@ -41,14 +41,13 @@ type Verifier struct {
 	// Etcd logs in to etcd at an endpoint such as https://192.0.2.10:2379. Without it, an
 	// answer after the TLS handshake counts.
 	Etcd func(ctx context.Context, endpoint string, config *tls.Config) error
-	// Started tells when a component's present process started. The zero time means that it
-	// does not run, an error that nobody knows.
+	// Started tells when a component's present process started; of one in a container rather
+	// when that was made, since a file that is mounted by itself is the one of that moment.
+	// The zero time means that it does not run, an error that nobody knows.
 	Started func(ctx context.Context, name component.Name) (time.Time, error)
 	// Progress is told of each row that is waited for, after each look, and once more when
 	// it is final after all. Calls do not overlap.
 	Progress func(Waiting)
-
-	progress sync.Mutex
 }
 
 // Waiting is a row that is not proved yet.
