@@ -367,3 +367,67 @@ func noTemps(t *testing.T, dir string) {
 		return err
 	}))
 }
+
+func TestSymlink(t *testing.T) {
+	cases := map[string]struct {
+		prepare func(t *testing.T, dir string)
+		err     string
+	}{
+		"a name that is free":  {prepare: func(*testing.T, string) {}},
+		"a link is replaced":   {prepare: func(t *testing.T, dir string) { link(t, "old", filepath.Join(dir, "current")) }},
+		"a file is replaced":   {prepare: func(t *testing.T, dir string) { put(t, filepath.Join(dir, "current"), "old", 0o600) }},
+		"a folder is refused":  {prepare: func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "current")) }, err: "file exists"},
+		"a link left by crash": {prepare: func(t *testing.T, dir string) { link(t, "x", filepath.Join(dir, ".current.kubepki-link")) }},
+		"somebody's file in the way stays": {
+			prepare: func(t *testing.T, dir string) { put(t, filepath.Join(dir, ".current.kubepki-link"), "his", 0o600) }, err: "file exists",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			c.prepare(t, dir)
+			err := FS{}.Symlink("/new/target", filepath.Join(dir, "current"))
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("error %v, want one with %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.Readlink(filepath.Join(dir, "current")); err != nil || got != "/new/target" {
+				t.Errorf("the link leads to %q, %v", got, err)
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+				t.Errorf("%d names in the folder", len(entries))
+			}
+		})
+	}
+}
+
+func TestSymlinkIsOldOrNewAfterAFailure(t *testing.T) {
+	broken := errors.New("broken disk")
+	for n := 1; ; n++ {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "current")
+		link(t, "old", path)
+		link(t, "x", filepath.Join(dir, ".current.kubepki-link"))
+		calls := 0
+		err := FS{Before: func(Op, string) error {
+			if calls++; calls == n {
+				return broken
+			}
+			return nil
+		}}.Symlink("new", path)
+		if calls < n {
+			if n < 4 {
+				t.Errorf("only %d operations", n-1)
+			}
+			return
+		}
+		if got, readErr := os.Readlink(path); readErr != nil || got != "old" || !errors.Is(err, broken) {
+			t.Errorf("operation %d: error %v, the link leads to %q, %v", n, err, got, readErr)
+		}
+	}
+}

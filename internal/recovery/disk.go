@@ -28,7 +28,8 @@ type Files interface {
 	Readlink(name string) (string, error)
 }
 
-// Disk is a machine's disk below Root; "" means this machine's own. A link with an absolute
+// Disk is a machine's disk below Root; "" means this machine's own. Relative names are those
+// of the working directory. A link with an absolute
 // target, such as kubelet-client-current.pem, is followed below Root, as it would be if that
 // machine were running.
 type Disk struct{ Root string }
@@ -41,7 +42,7 @@ const maxLinks = 40
 
 func (d Disk) path(name string) string {
 	name = filepath.Clean(name)
-	if d.Root == "" {
+	if d.Root == "" || !filepath.IsAbs(name) {
 		return name
 	}
 	return filepath.Join(d.Root, name)

@@ -90,7 +90,13 @@ func (m *maker) change(c pkidir.Change) { m.made.Changes = append(m.made.Changes
 func (m *maker) make(step *Step, key *pki.Key) error {
 	switch step.Action {
 	case Renew, Make:
-		return m.entry(step, key)
+		issued, ca, err := m.issue(step, key)
+		if err != nil {
+			return err
+		}
+		return m.entry(step, issued, ca.Bundle)
+	case InstallAnswer:
+		return m.entry(step, step.answer, m.bundles[step.entry.Issuer])
 	case MakePublicKey:
 		return m.publicKey(step)
 	case RepairKubeconfig:
@@ -142,13 +148,10 @@ func (m *maker) issue(step *Step, key *pki.Key) (*pair, *snapshot.Authority, err
 	return &pair{step.File, []*x509.Certificate{cert}, key}, ca, nil
 }
 
-func (m *maker) entry(step *Step, key *pki.Key) error {
-	issued, ca, err := m.issue(step, key)
-	if err != nil {
-		return err
-	}
+// entry puts a certificate and its key where the catalogue has them.
+func (m *maker) entry(step *Step, issued *pair, bundle []*x509.Certificate) error {
 	m.made.Entries = append(m.made.Entries, step.entry)
-	keyPEM, err := key.PEM()
+	keyPEM, err := issued.key.PEM()
 	if err != nil {
 		return err
 	}
@@ -159,7 +162,7 @@ func (m *maker) entry(step *Step, key *pki.Key) error {
 		return nil
 	}
 	data := kubeconfig.New(kubeconfig.Spec{
-		ClusterName: m.Cluster.Name, Server: step.server, CertificateAuthority: pki.CertificatesPEM(ca.Bundle...),
+		ClusterName: m.Cluster.Name, Server: step.server, CertificateAuthority: pki.CertificatesPEM(bundle...),
 		User: issued.chain[0].Subject.CommonName, ClientCertificate: certPEM, ClientKey: keyPEM,
 	})
 	if s := step.state; s.file != nil {
@@ -253,8 +256,8 @@ func (m *maker) serving(step *Step, key *pki.Key) error {
 
 // Requests makes a new key and a signing request for every step that waits for a CA that is
 // elsewhere, named after the entry, in dir. A pair that is there already is left, because
-// somebody may be signing for it. The kubelet's answer is taken from the same folder by a
-// later plan (Options.Answers); the others are imported.
+// somebody may be signing for it. A later plan takes the answers from the same folder
+// (Options.Answers).
 func (p *Plan) Requests(ctx context.Context, dir string) ([]pkidir.Change, error) {
 	if err := p.Refused(); err != nil {
 		return nil, err

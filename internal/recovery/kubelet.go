@@ -125,7 +125,7 @@ func (j *judge) clientFile(k *kubeletState, e layout.Entry) {
 		}
 	}
 	if k.useful == nil {
-		k.useful = j.answer(e)
+		k.useful, _ = j.answerTo(e, pki.Profile{})
 	}
 }
 
@@ -161,27 +161,6 @@ func (j *judge) storeFile(name string, e layout.Entry) (*pair, fault) {
 		return pairFault(name, chain[0], key, nil)
 	})
 	return p, f
-}
-
-// answer looks for the signed request of an earlier run.
-func (j *judge) answer(e layout.Entry) *pair {
-	if j.options.Answers == "" {
-		return nil
-	}
-	base := path.Join(j.options.Answers, layout.NameKubelet)
-	chain, err := j.snapshot.CertificatesAt(base + ".crt")
-	if err != nil {
-		return nil
-	}
-	key, err := j.snapshot.KeyAt(base + ".key")
-	if err != nil {
-		return nil
-	}
-	f := j.certificate(base+".crt", chain, e, func() fault { return pairFault(base+".key", chain[0], key, nil) })
-	if f.reason != "" {
-		return nil
-	}
-	return &pair{base + ".crt", chain, key}
 }
 
 // login judges what kubelet.conf logs in with, beside an embedded certificate.

@@ -22,6 +22,7 @@ const (
 	Make              Action = "Make"              // a certificate or kubeconfig from the facts on disk
 	MakePublicKey     Action = "MakePublicKey"     // sa.pub from sa.key
 	Request           Action = "Request"           // a new key and a signing request for a CA that is elsewhere
+	InstallAnswer     Action = "InstallAnswer"     // the certificate that such a CA has signed, with its key
 	RepairKubeconfig  Action = "RepairKubeconfig"  // change what a kubeconfig trusts
 	InstallCA         Action = "InstallCA"         // ca.crt of a worker, from a bundle
 	MintClient        Action = "MintClient"        // a client certificate for the kubelet
@@ -56,6 +57,7 @@ type Step struct {
 	profile  pki.Profile
 	validity pki.Validity
 	server   string
+	answer   *pair // of InstallAnswer
 }
 
 func (s *Step) note(format string, args ...any) {
@@ -213,12 +215,24 @@ func (p *Plan) planEntry(s *state) {
 		return
 	}
 	if p.external(s.entry.Issuer) {
-		step.Action = Request
-		step.note("the key of its CA is not here")
+		p.ask(&step)
 	} else if !p.clamp(&step) {
 		return
 	}
 	p.Steps = append(p.Steps, step)
+}
+
+// ask plans a request to a CA that is elsewhere, or takes its answer when that has come.
+func (p *Plan) ask(step *Step) {
+	step.Action = Request
+	step.note("the key of its CA is not here")
+	answer, f := p.answerTo(step.entry, step.profile)
+	switch {
+	case answer != nil:
+		step.Action, step.answer, step.NotAfter = InstallAnswer, answer, answer.chain[0].NotAfter
+	case f.reason != "" && f.reason != Missing:
+		step.note("the answer is of no use (%s): %s", f.reason, f.detail)
+	}
 }
 
 // keepsContent says whether the old certificate says what the new one should.

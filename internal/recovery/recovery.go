@@ -153,8 +153,8 @@ type Options struct {
 	// Booted is when the machine was started, by the same clock; zero if not known.
 	Booted time.Time
 
-	// Answers is a folder with kubelet.conf.crt and kubelet.conf.key: a signed request of an
-	// earlier run. Empty: there is none.
+	// Answers is the folder of an earlier Plan.Requests, where the CA's answers lie beside
+	// the keys: <entry>.crt and <entry>.key. Empty: there is none.
 	Answers string
 }
 
