@@ -83,6 +83,7 @@ func open(t *testing.T, m *testpki.Machine, at time.Time) *pkidir.Tree {
 }
 
 func TestEveryBrokenTreeIsRecoveredOrRefusedByName(t *testing.T) {
+	t.Parallel()
 	for _, b := range corpus() {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()

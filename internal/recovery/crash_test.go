@@ -95,6 +95,7 @@ func worst(t *testing.T) *testpki.Machine {
 }
 
 func TestKilledAtAnyOperationTheNextRunCompletes(t *testing.T) {
+	t.Parallel()
 	original := worst(t)
 	total := operations(t, original)
 	eachOperation(t, total, func(t *testing.T, n int) {
@@ -112,6 +113,7 @@ func TestKilledAtAnyOperationTheNextRunCompletes(t *testing.T) {
 }
 
 func TestWithAFullOrBrokenDiskTheNextRunCompletes(t *testing.T) {
+	t.Parallel()
 	original := worst(t)
 	before := snapshotOf(t, original)
 	total := operations(t, original)

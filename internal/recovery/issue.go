@@ -169,7 +169,7 @@ func (m *maker) entry(step *Step, issued *pair, bundle []*x509.Certificate) erro
 		if err := s.file.SetClientCertificate(s.user.Name, certPEM, keyPEM); err != nil {
 			return err
 		}
-		if data, err = m.withCA(s.file, s.cluster); err != nil {
+		if data, err = m.withCA(step.File, s.file.Bytes(), s.cluster); err != nil {
 			return err
 		}
 	}
@@ -192,29 +192,13 @@ func (m *maker) publicKey(step *Step) error {
 }
 
 func (m *maker) trustCA(step *Step) error {
-	data, err := m.withCA(step.state.file, step.state.cluster)
+	data, err := m.withCA(step.File, step.state.file.Bytes(), step.state.cluster)
 	if err != nil {
 		return err
 	}
 	m.change(pkidir.Change{Path: step.File, Data: data, Mode: keyMode})
 	m.made.Entries = append(m.made.Entries, step.entry)
 	return nil
-}
-
-// withCA lets a kubeconfig trust the whole ca.crt. A cluster that names a good file of its
-// own, or trusts everybody on purpose, stays as it is.
-func (m *maker) withCA(file *kubeconfig.File, c kubeconfig.Cluster) ([]byte, error) {
-	switch trusted := m.trust("", c).reason == ""; {
-	case c.InsecureSkipTLSVerify, c.CertificateAuthority != "" && len(c.CertificateAuthorityData) == 0 && trusted:
-		return file.Bytes(), nil
-	case c.CertificateAuthority != "":
-		return edited(file.Bytes(), func(cluster, _ map[string]any) {
-			delete(cluster, "certificate-authority")
-			cluster["certificate-authority-data"] = pki.CertificatesPEM(m.bundles[layout.NameCA]...)
-		})
-	}
-	err := file.SetCertificateAuthority(c.Name, pki.CertificatesPEM(m.bundles[layout.NameCA]...))
-	return file.Bytes(), err
 }
 
 func (m *maker) mintClient(step *Step, key *pki.Key) error {

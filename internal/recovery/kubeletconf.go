@@ -12,9 +12,9 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// kubeletConf repairs kubelet.conf. A changed server or CA touches that value alone; what
-// the kubelet logs in with is rewritten as "kubeadm init phase kubelet-finalize" does, which
-// keeps every field but no comments.
+// kubeletConf repairs kubelet.conf. A changed server or CA touches that value alone; for what
+// the kubelet logs in with the file is written anew as "kubeadm init phase kubelet-finalize"
+// does, which keeps every field but no comments.
 func (m *maker) kubeletConf(step *Step) error {
 	data, err := m.repairedConf(step)
 	if err != nil {
@@ -26,8 +26,6 @@ func (m *maker) kubeletConf(step *Step) error {
 
 func (m *maker) repairedConf(step *Step) ([]byte, error) {
 	k, current := m.kubelet, m.Set.Agent.ClientCertificate()
-	file, cluster := k.file, k.cluster
-	login := k.user.reason != "" || m.embeds(k)
 	if k.conf.reason != "" {
 		data := kubeconfig.New(kubeconfig.Spec{
 			ClusterName: m.Cluster.Name, Server: step.server, CertificateAuthority: pki.CertificatesPEM(m.bundles[layout.NameCA]...),
@@ -35,22 +33,46 @@ func (m *maker) repairedConf(step *Step) ([]byte, error) {
 		})
 		return edited(data, func(_, user map[string]any) { nameFiles(user, current) })
 	}
+	data, err := k.file.Bytes(), error(nil)
 	if k.server.reason != "" {
-		if err := file.SetServer(cluster.Name, step.server); err != nil {
-			return nil, err
-		}
+		data, err = withServer(k.file, k.cluster.Name, step.server)
 	}
-	data := file.Bytes()
-	if k.trust.reason != "" {
-		var err error
-		if data, err = m.withCA(file, cluster); err != nil {
-			return nil, err
-		}
+	if err == nil && k.trust.reason != "" {
+		data, err = m.withCA(step.File, data, k.cluster)
 	}
-	if !login {
+	if err == nil && (k.user.reason != "" || m.embeds(k)) {
+		data, err = edited(data, func(_, user map[string]any) { nameFiles(user, current) })
+	}
+	return data, err
+}
+
+// withServer changes the server of a kubeconfig, byte for byte where its form allows that.
+func withServer(file *kubeconfig.File, cluster, server string) ([]byte, error) {
+	if file.SetServer(cluster, server) == nil {
+		return file.Bytes(), nil
+	}
+	return edited(file.Bytes(), func(cluster, _ map[string]any) { cluster["server"] = server })
+}
+
+// withCA lets the cluster c of the kubeconfig of that name trust the whole ca.crt, byte for byte where its
+// form allows that. A cluster that names a good file of its own, or trusts everybody on
+// purpose, stays as it is.
+func (m *maker) withCA(name string, data []byte, c kubeconfig.Cluster) ([]byte, error) {
+	if c.InsecureSkipTLSVerify || c.CertificateAuthority != "" && len(c.CertificateAuthorityData) == 0 && m.trust(name, c).reason == "" {
 		return data, nil
 	}
-	return edited(data, func(_, user map[string]any) { nameFiles(user, current) })
+	bundle := pki.CertificatesPEM(m.bundles[layout.NameCA]...)
+	file, err := kubeconfig.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if file.SetCertificateAuthority(c.Name, bundle) == nil {
+		return file.Bytes(), nil
+	}
+	return edited(data, func(cluster, _ map[string]any) {
+		delete(cluster, "certificate-authority")
+		cluster["certificate-authority-data"] = bundle
+	})
 }
 
 // nameFiles lets a user log in with the file that the kubelet renews.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +70,10 @@ func confFaults() []broken {
 				t.Error("more than the server changes")
 			}
 		}},
+		{name: "kubelet.conf points to the server of another cluster and is written with an anchor", outcome: recovered, build: damaged(healthy, func(t *testing.T, m *testpki.Machine) {
+			replace(t, m, conf, "- cluster:\n", "- cluster: &cluster\n")
+			replace(t, m, conf, server, "https://203.0.113.99:6443")
+		}), check: serverIs(server)},
 		{name: "kubelet.conf has no https server", outcome: recovered, build: with(func(t *testing.T, m *testpki.Machine) {
 			replace(t, m, conf, server, "http://192.0.2.10:8080")
 		}), check: serverIs(server)},
@@ -169,25 +174,42 @@ func authorityTrees() []broken {
 			m.Write(pkiDir+"/ca.crt", append(healthy(t).Read(pkiDir+"/ca.crt"), m.Read(pkiDir+"/ca.crt")...), 0o644)
 		})},
 		{name: "the CAs have RSA keys and the certificates ECDSA ones", outcome: recovered, build: func(t *testing.T) *testpki.Machine {
-			c := testpki.Cluster()
-			c.Algorithm = pki.RSA2048
-			made := now.Add(-year - 10*day)
-			m := testpki.NewControlPlane(t, c, made, now.Add(-time.Hour))
+			m := rsaCluster(t)
 			m.Cluster.Algorithm = pki.ECDSAP256
 			for _, e := range layout.Entries() {
 				if e.Renewable() {
-					m.Renew(e.Name, made)
+					m.Renew(e.Name, m.Made)
 				}
 			}
 			return m
 		}, check: algorithmIs(pki.ECDSAP256)},
-		{name: "the whole cluster has RSA keys", outcome: recovered, build: func(t *testing.T) *testpki.Machine {
-			c := testpki.Cluster()
-			c.Algorithm = pki.RSA2048
-			return testpki.NewControlPlane(t, c, now.Add(-year-10*day), now.Add(-time.Hour))
-		}, check: algorithmIs(pki.RSA2048)},
+		{name: "the whole cluster has RSA keys", outcome: recovered, build: rsaCluster, check: algorithmIs(pki.RSA2048)},
 	}
 }
+
+// rsaCluster is an expired control plane with RSA keys, which take long to find: the one
+// that the first caller makes serves all.
+func rsaCluster(t *testing.T) *testpki.Machine {
+	rsaOnce.Do(func() {
+		c := testpki.Cluster()
+		c.Algorithm = pki.RSA2048
+		rsaFiles = testpki.New(t, c, now.Add(-year-10*day))
+	})
+	m := aged(10 * day)(t)
+	for name, data := range rsaFiles {
+		if name != testpki.KubeletConf {
+			m.Write(name, data, 0o600)
+		}
+	}
+	m.Cluster.Algorithm = pki.RSA2048
+	m.Remove(append(dated(t, m), testpki.KubeletClient, testpki.KubeletConf)...)
+	return m
+}
+
+var (
+	rsaOnce  sync.Once
+	rsaFiles testpki.Files
+)
 
 func algorithmIs(want pki.Algorithm) func(t *testing.T, m *testpki.Machine, p *recovery.Plan) {
 	return func(t *testing.T, _ *testpki.Machine, p *recovery.Plan) {

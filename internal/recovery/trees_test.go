@@ -240,6 +240,17 @@ func mixedUp() []broken {
 				m.SignAs(name, profile, now.Add(-day))
 			}
 		})},
+		{name: "apiserver.crt begins tomorrow, by the clock of the machine where it was signed", outcome: recovered, build: damaged(healthy, func(_ *testing.T, m *testpki.Machine) {
+			m.Renew("apiserver", now.Add(day))
+		})},
+		{name: "apiserver-kubelet-client.crt was signed by hand and lacks its usage", outcome: recovered, build: damaged(healthy, func(t *testing.T, m *testpki.Machine) {
+			profile, err := m.Cluster.Profile(testpki.Entry(t, "apiserver-kubelet-client"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			profile.Usages = nil
+			m.SignAs("apiserver-kubelet-client", profile, now.Add(-day))
+		})},
 		{name: "controller-manager.conf is empty, as the kubelet makes it for a mount", outcome: recovered, build: with(func(_ *testing.T, m *testpki.Machine) {
 			m.Write(etcDir+"/controller-manager.conf", nil, 0o644)
 		})},
