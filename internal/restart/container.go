@@ -108,6 +108,8 @@ func ended(fresh []Container) string {
 func (r *Restarter) grace(ctx context.Context, c component.Component) time.Duration {
 	pod := time.Duration(c.Grace) * time.Second
 	switch {
+	case c.Name == component.Etcd && r.EtcdGrace != 0:
+		return max(r.EtcdGrace, 0)
 	case c.Name != component.APIServer:
 		return pod
 	case r.Grace != 0:

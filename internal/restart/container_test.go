@@ -275,10 +275,12 @@ func TestGrace(t *testing.T) {
 	for name, c := range map[string]struct {
 		part  component.Name
 		grace time.Duration
+		etcd  time.Duration
 		nodes int
 		want  int64
 	}{
 		"etcd gets its pod's":                                     {part: component.Etcd, grace: 9 * time.Second, want: 3},
+		"etcd gets what is configured for it":                     {part: component.Etcd, etcd: time.Second, want: 1},
 		"the scheduler gets its pod's":                            {part: component.Scheduler, grace: 9 * time.Second, want: 3},
 		"a single API server gets none":                           {part: component.APIServer, nodes: 1, want: 0},
 		"an API server whose etcd is unknown gets none":           {part: component.APIServer, want: 0},
@@ -291,7 +293,7 @@ func TestGrace(t *testing.T) {
 			f, p := newRuntime(t), newProgram(t)
 			f.run(string(c.part), string(c.part)+"-cp1", true)
 			r := newRestarter(t, f.open(t), p.component(t, c.part))
-			r.Grace = c.grace
+			r.Grace, r.EtcdGrace = c.grace, c.etcd
 			if c.nodes > 0 {
 				r.Etcd = lookAt(members(c.nodes))
 			}

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net/http"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/component"
@@ -101,83 +103,165 @@ func etcdTLS(t testing.TB, n *lab.Node) *tls.Config {
 	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 }
 
-// outage asks a node's /livez 20 times a second, each time over a connection of its own,
-// and measures the longest time without an answer.
-type outage struct {
-	mu      sync.Mutex
-	longest time.Duration
-	failed  int
-	asked   int
-	stop    chan struct{}
-	done    sync.WaitGroup
-}
+// everything is what a control-plane node runs, in the order of restarts.
+var everything = []component.Name{component.Etcd, component.APIServer, component.ControllerManager, component.Scheduler, component.Kubelet}
 
-func watch(n *lab.Node) *outage {
-	o := &outage{stop: make(chan struct{})}
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-	}}
-	url := fmt.Sprintf("https://%s:6443/livez", n.Address)
-	lastGood := time.Now()
-	o.done.Go(func() {
-		ticker := time.NewTicker(50 * time.Millisecond)
-		defer ticker.Stop()
-		var asking sync.WaitGroup
-		defer asking.Wait()
-		for {
-			select {
-			case <-o.stop:
-				return
-			case <-ticker.C:
-			}
-			asking.Go(func() {
-				response, err := client.Get(url)
-				good := err == nil && response.StatusCode == http.StatusOK
-				if err == nil {
-					response.Body.Close()
-				}
-				o.mu.Lock()
-				defer o.mu.Unlock()
-				o.asked++
-				if !good {
-					o.failed++
-					return
-				}
-				now := time.Now()
-				o.longest = max(o.longest, now.Sub(lastGood))
-				lastGood = now
-			})
+func TestOneControlPlane(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, lab.Options{RestartBackoff: 100 * time.Millisecond, FileCheckFrequency: time.Second})
+	n := l.Nodes()[0]
+	r := restarterOf(t, n)
+	before := map[component.Name]time.Time{}
+	for _, name := range everything {
+		started, err := r.Started(t.Context(), name)
+		check(t, err)
+		before[name] = started
+	}
+	done, err := r.Restart(t.Context(), everything)
+	check(t, err)
+	if len(done) != len(everything) {
+		t.Fatalf("done: %+v", done)
+	}
+	for i, d := range done {
+		started, err := r.Started(t.Context(), d.Component)
+		check(t, err)
+		if d.Component != everything[i] || !started.After(before[d.Component]) || !started.Equal(d.Started) {
+			t.Errorf("%+v: started %v, before %v", d, started, before[d.Component])
 		}
-	})
-	return o
+		if (d.Way == restart.ByCRI) != (d.Component != component.Kubelet) || d.Way == restart.ByCRI && (d.OldID == "" || d.NewID == "" || d.OldID == d.NewID) {
+			t.Errorf("%+v", d)
+		}
+	}
+
+	// A socket that is dead while the containers live: the manifest has to do.
+	n.StopRuntimeSocket()
+	old, _ := n.Container("kube-scheduler")
+	done, err = r.Restart(t.Context(), []component.Name{component.Scheduler})
+	check(t, err)
+	if now, ok := n.Container("kube-scheduler"); !ok || now.ID == old.ID || !now.Running || done[0].Way != restart.ByManifest {
+		t.Errorf("done %+v; container %+v, before %+v", done, now, old)
+	}
+	check(t, n.StartRuntimeSocket())
+
+	// Interrupted while the manifest is away: it is back, and so is the program.
+	r = restarterOf(t, n)
+	r.Mode = restart.ManifestOnly
+	ctx, cancel := context.WithCancel(t.Context())
+	r.Progress = func(e restart.Event) {
+		if e.Step == restart.StepAway {
+			cancel()
+		}
+	}
+	_, err = r.Restart(ctx, []component.Name{component.ControllerManager})
+	wantFailure(t, err, restart.Cancelled)
+	scheduler, _ := r.Set.Find(component.ControllerManager)
+	healthy, cancelHealthy := context.WithTimeout(t.Context(), time.Minute)
+	defer cancelHealthy()
+	check(t, restart.Health{Now: time.Now}.Wait(healthy, scheduler))
+
+	// Nothing is stopped when nobody would start it again.
+	check(t, n.StopKubelet(t.Context()))
+	old, _ = n.Container("kube-scheduler")
+	_, err = restarterOf(t, n).Restart(t.Context(), []component.Name{component.Scheduler})
+	wantFailure(t, err, restart.KubeletDown)
+	if now, _ := n.Container("kube-scheduler"); now.ID != old.ID || !now.Running {
+		t.Errorf("container %+v, before %+v", now, old)
+	}
 }
 
-func (o *outage) end() { close(o.stop); o.done.Wait() }
-
-// BenchmarkOutage measures how long a single control plane has no API while kube-apiserver
-// is restarted: with several graces through the runtime, and by the manifest.
-func BenchmarkOutage(b *testing.B) {
-	l := startLab(b, lab.Options{RestartBackoff: 100 * time.Millisecond})
-	for _, c := range []struct {
-		name  string
-		mode  restart.Mode
-		grace time.Duration
-	}{
-		{"grace=0s", restart.Auto, -1}, {"grace=1s", restart.Auto, time.Second}, {"grace=2s", restart.Auto, 2 * time.Second},
-		{"grace=5s", restart.Auto, 5 * time.Second}, {"grace=30s", restart.Auto, 30 * time.Second},
-		{"manifest", restart.ManifestOnly, 0},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			for b.Loop() {
-				r := restarterOf(b, l.Nodes()[0])
-				r.Mode, r.Grace = c.mode, c.grace
-				o := watch(l.Nodes()[0])
-				_, err := r.Restart(b.Context(), []component.Name{component.APIServer})
-				o.end()
-				check(b, err)
-				b.ReportMetric(o.longest.Seconds(), "s-without-api")
-				b.ReportMetric(float64(o.failed), "failed")
+// All nodes of a cluster are told to restart everything at the same moment. They take
+// turns, and no write that etcd has acknowledged is lost.
+func TestThreeControlPlanesAtOnce(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, lab.Options{ControlPlanes: 3, RestartBackoff: 100 * time.Millisecond})
+	var turn sync.Mutex
+	w := writeTo(t, l)
+	var group sync.WaitGroup
+	for _, n := range l.Nodes() {
+		r := restarterOf(t, n)
+		r.Grace = 2 * time.Second // the usual 30 s would only make the test long
+		r.Turn = func(context.Context) (func(), error) {
+			turn.Lock()
+			return turn.Unlock, nil
+		}
+		group.Go(func() {
+			done, err := r.Restart(t.Context(), everything)
+			if err != nil || len(done) != len(everything) {
+				t.Errorf("%s: done %+v, error %v", n.Name, done, err)
 			}
 		})
+	}
+	group.Wait()
+	w.end(t)
+
+	// One member is down: no other is touched, and the reason is told.
+	down := l.Node("cp3")
+	down.PowerOff()
+	r := restarterOf(t, l.Node("cp1"))
+	old, _ := l.Node("cp1").Container("etcd")
+	_, err := r.Restart(t.Context(), []component.Name{component.Etcd})
+	wantFailure(t, err, restart.EtcdRefused, "QuorumAtRisk", "cp3")
+	if now, _ := l.Node("cp1").Container("etcd"); now.ID != old.ID || !now.Running {
+		t.Errorf("container %+v, before %+v", now, old)
+	}
+}
+
+// writer writes keys one after the other, 20 a second, and remembers what was acknowledged.
+type writer struct {
+	client       *clientv3.Client
+	stop         chan struct{}
+	done         chan struct{}
+	acknowledged []string
+}
+
+func writeTo(t *testing.T, l *lab.Lab) *writer {
+	t.Helper()
+	var endpoints []string
+	for _, n := range l.Nodes() {
+		endpoints = append(endpoints, fmt.Sprintf("https://%s:2379", n.Address))
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: etcdTLS(t, l.Nodes()[0]), Logger: zap.NewNop()})
+	check(t, err)
+	w := &writer{client: client, stop: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		for i := 0; ; i++ {
+			select {
+			case <-w.stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			key := fmt.Sprintf("written/%06d", i)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			if _, err := client.Put(ctx, key, "x"); err == nil {
+				w.acknowledged = append(w.acknowledged, key)
+			} else {
+				t.Logf("write %s: %v", key, err)
+			}
+			cancel()
+		}
+	}()
+	return w
+}
+
+func (w *writer) end(t *testing.T) {
+	t.Helper()
+	close(w.stop)
+	<-w.done
+	defer w.client.Close()
+	answer, err := w.client.Get(t.Context(), "written/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	check(t, err)
+	kept := map[string]bool{}
+	for _, kv := range answer.Kvs {
+		kept[string(kv.Key)] = true
+	}
+	for _, key := range w.acknowledged {
+		if !kept[key] {
+			t.Errorf("the acknowledged write %s is lost", key)
+		}
+	}
+	t.Logf("%d writes acknowledged, none may be lost", len(w.acknowledged))
+	if len(w.acknowledged) < 50 {
+		t.Errorf("only %d writes were acknowledged", len(w.acknowledged))
 	}
 }

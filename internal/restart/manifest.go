@@ -208,7 +208,8 @@ func (r *Restarter) moveManifest(ctx context.Context, c component.Component, run
 			d.OldID = old[0].ID
 		}
 	}
-	if err := r.whileAway(ctx, c, func() error { return r.awaitEnd(ctx, c, running) }); err != nil {
+	ended := r.howEnded(ctx, c, running)
+	if err := r.whileAway(ctx, c, func() error { return r.awaitEnd(ctx, c, ended) }); err != nil {
 		return d, err
 	}
 	r.tell(Event{Component: c.Name, Step: StepBack, Detail: "the manifest is back", Since: r.Now()})
@@ -248,24 +249,37 @@ func (r *Restarter) whileAway(ctx context.Context, c component.Component, do fun
 	return do()
 }
 
-// awaitEnd waits, with the manifest away, until the old process has ended.
-func (r *Restarter) awaitEnd(ctx context.Context, c component.Component, running bool) error {
-	began := r.Now()
-	// What the kubelet needs to see that the manifest is away, and the pod to end.
-	longest := r.Set.Agent.FileCheckFrequency + time.Duration(c.Grace)*time.Second
-	limit, cancel := context.WithTimeout(ctx, longest+stopMargin)
-	defer cancel()
-	look := func(ctx context.Context) (string, bool) { return stillAnswers(ctx, addresses(c)) }
+// longestEnd is what the kubelet needs at most to see that a manifest is away, and the pod
+// to end.
+func (r *Restarter) longestEnd(c component.Component) time.Duration {
+	return r.Set.Agent.FileCheckFrequency + time.Duration(c.Grace)*time.Second
+}
+
+// howEnded chooses, while the manifest is still there, what will show that the process has
+// ended: the runtime, or its ports. If there is nothing to see, the time has to do; then
+// the result is nil.
+func (r *Restarter) howEnded(ctx context.Context, c component.Component, running bool) func(context.Context) (string, bool) {
+	ports := addresses(c)
 	switch {
 	case running:
-		look = func(ctx context.Context) (string, bool) { return r.stillRuns(ctx, c) }
-	case !anyAnswers(ctx, addresses(c)):
-		// Nothing to see: the time that it takes at most has to do.
-		look = func(context.Context) (string, bool) {
-			return fmt.Sprintf("waiting %s for the old process to end", longest), r.Now().Sub(began) >= longest
+		return func(ctx context.Context) (string, bool) { return r.stillRuns(ctx, c) }
+	case anyAnswers(ctx, ports):
+		return func(ctx context.Context) (string, bool) { return stillAnswers(ctx, ports) }
+	}
+	return nil
+}
+
+// awaitEnd waits, with the manifest away, until the old process has ended.
+func (r *Restarter) awaitEnd(ctx context.Context, c component.Component, ended func(context.Context) (string, bool)) error {
+	began, longest := r.Now(), r.longestEnd(c)
+	if ended == nil {
+		ended = func(context.Context) (string, bool) {
+			return fmt.Sprintf("the manifest is away for %s, which the old process may need to end", longest), r.Now().Sub(began) >= longest
 		}
 	}
-	seen, ok := poll(limit, pollEvery, look, func(seen string) { r.tell(Event{c.Name, StepAway, seen, began, 0}) })
+	limit, cancel := context.WithTimeout(ctx, longest+stopMargin)
+	defer cancel()
+	seen, ok := poll(limit, pollEvery, ended, func(seen string) { r.tell(Event{c.Name, StepAway, seen, began, 0}) })
 	if !ok {
 		return &Failure{Reason: NotStopped, Seen: seen, Since: began, Err: r.kubeletTrouble(ctx)}
 	}
