@@ -52,7 +52,11 @@ func tryBlock(prefix netip.Prefix) (*block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("claim addresses %s: %w", prefix, err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil && !sameFile(file, path) { // its last owner has removed it under our hands
+		err = syscall.EWOULDBLOCK
+	}
+	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("claim addresses %s: %w", prefix, err)
 	}
@@ -66,5 +70,19 @@ func (b *block) address(n int) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// release gives the block back. The lock file stays: removing it would race with others.
-func (b *block) release() { b.lock.Close() }
+// sameFile says whether an open file still has that name.
+func sameFile(file *os.File, path string) bool {
+	opened, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(opened, named)
+}
+
+// release gives the block back. Removing the file while it is locked is safe, because
+// whoever has opened it looks at its name again.
+func (b *block) release() {
+	_ = os.Remove(b.lock.Name())
+	b.lock.Close()
+}

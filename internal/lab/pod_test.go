@@ -169,7 +169,6 @@ func TestBlocksOfTwoLabsDiffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.release()
 	b, err := claimBlock()
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +184,9 @@ func TestBlocksOfTwoLabsDiffer(t *testing.T) {
 		t.Error("a block was claimed twice")
 	}
 	a.release()
+	if _, err := os.Lstat(a.lock.Name()); err == nil {
+		t.Errorf("%s is left", a.lock.Name())
+	}
 	again, err := tryBlock(a.prefix)
 	if err != nil {
 		t.Fatalf("a block that was given back: %v", err)
