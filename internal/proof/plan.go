@@ -135,7 +135,6 @@ func (p *planner) readersOf(file string) []component.Reader {
 			found[i].Role = component.Serving
 		}
 		found[i].ServedAt = slices.Concat(found[i].ServedAt, r.ServedAt)
-		found[i].Uses = slices.Concat(found[i].Uses, r.Uses)
 	}
 	return found
 }
@@ -184,7 +183,7 @@ func (p *planner) look(check *Check, e layout.Entry, r component.Reader, c crede
 		}
 	case isClient(e):
 		check.Method = Login
-		check.targets, err = p.logins(e, r, c)
+		check.targets, err = p.logins(e, c)
 		if len(check.targets) == 0 && err == nil {
 			check.fail(NotRead, errors.New("no server for it is known on this node"))
 		}

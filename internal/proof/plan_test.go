@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/component"
+	"github.com/kubepki/kubepki/internal/kubeconfig"
 	"github.com/kubepki/kubepki/layout"
 	"github.com/kubepki/kubepki/pki"
 )
@@ -84,6 +85,22 @@ func TestPlan(t *testing.T) {
 			"an absent key is a fault",
 			func(t *testing.T, w *world) { delete(w.Files, "/etc/kubernetes/pki/apiserver.key") },
 			instead("apiserver kube-apiserver Handshake", "apiserver kube-apiserver None FileUnreadable"),
+		},
+		{
+			"an absent key is a fault of a certificate that nobody here reads, too",
+			func(t *testing.T, w *world) { delete(w.Files, "/etc/kubernetes/pki/etcd/healthcheck-client.key") },
+			instead("etcd-healthcheck-client - Login", "etcd-healthcheck-client - None FileUnreadable"),
+		},
+		{
+			"a kubeconfig with the key of another is a fault",
+			func(t *testing.T, w *world) {
+				key, err := w.Snapshot(w.cluster).KeyAt("/etc/kubernetes/pki/apiserver.key")
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.setClientKey(t, "/etc/kubernetes/scheduler.conf", key)
+			},
+			instead("scheduler.conf kube-scheduler Login", "scheduler.conf kube-scheduler None KeyMismatch"),
 		},
 		{
 			"the key of another certificate is a fault",
@@ -212,6 +229,27 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
+}
+
+// setClientKey puts another key into a kubeconfig.
+func (w *world) setClientKey(t *testing.T, name string, key *pki.Key) {
+	t.Helper()
+	file, err := kubeconfig.Parse(w.Files[name])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, user, err := file.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := key.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file.SetClientCertificate(user.Name, user.ClientCertificateData, data); err != nil {
+		t.Fatal(err)
+	}
+	w.Files[name] = file.Bytes()
 }
 
 func (w *world) kubeletConf(user string) {

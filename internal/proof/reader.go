@@ -24,7 +24,7 @@ func (c Check) due() time.Time {
 // restarts says whether the reader takes the file only when it starts. A program that
 // renews a file itself does not expect that others do.
 func (c Check) restarts() bool {
-	return c.Reload.How == component.Restart || c.Reload.How == component.Rotate && c.Renewed && c.Method != Handshake
+	return c.Reload.How == component.Restart || c.Reload.How == component.Rotate && c.Renewed
 }
 
 // taken decides whether the reader of a client certificate has it, which no server can

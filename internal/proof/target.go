@@ -80,12 +80,12 @@ func (p *planner) visitor(name component.Name, address component.Address) *tls.C
 }
 
 // logins makes a target of each server that a client certificate is for.
-func (p *planner) logins(e layout.Entry, r component.Reader, c credential) ([]target, error) {
+func (p *planner) logins(e layout.Entry, c credential) ([]target, error) {
 	switch {
 	case e.Kind == layout.Kubeconfig:
 		return p.apiServers(c)
 	case e.Issuer == layout.NameEtcdCA:
-		return p.etcds(r, c)
+		return p.etcds(c)
 	case e.Issuer == layout.NameFrontProxyCA:
 		return p.proxied(c)
 	case e.Name == "apiserver-kubelet-client":
@@ -135,15 +135,18 @@ func (p *planner) ownAPIServer() (component.Address, bool) {
 // One that binds to every address is dialled at 127.0.0.1, which stands in no certificate.
 func ownNames(own component.Address) []string { return []string{own.Host, "kubernetes"} }
 
-// etcds are where the reader looks for etcd, else where the node's own etcd listens.
-func (p *planner) etcds(r component.Reader, c credential) ([]target, error) {
+// etcds are where the API server looks for etcd, else where the node's own etcd listens.
+func (p *planner) etcds(c credential) ([]target, error) {
 	trust, err := p.etcdTrust()
 	if err != nil {
 		return nil, err
 	}
-	addresses := usable(r.Uses)
-	if len(addresses) == 0 {
-		addresses = p.ownEtcd()
+	var addresses []component.Address
+	if server, ok := p.Set.Find(component.APIServer); ok {
+		addresses = usable(server.Servers("etcd-servers"))
+	}
+	if server, ok := p.Set.Find(component.Etcd); ok && len(addresses) == 0 {
+		addresses = usable(server.Servers("listen-client-urls"))
 	}
 	var targets []target
 	for _, address := range addresses {
@@ -152,19 +155,6 @@ func (p *planner) etcds(r component.Reader, c credential) ([]target, error) {
 		})
 	}
 	return targets, nil
-}
-
-func (p *planner) ownEtcd() []component.Address {
-	if server, ok := p.Set.Find(component.APIServer); ok {
-		if addresses := usable(server.Servers("etcd-servers")); len(addresses) > 0 {
-			return addresses
-		}
-	}
-	var addresses []component.Address
-	if server, ok := p.Set.Find(component.Etcd); ok {
-		addresses = usable(server.Servers("listen-client-urls"))
-	}
-	return addresses
 }
 
 // etcdTrust is what the API server trusts etcd by: --etcd-cafile, else the CA of the tree.
