@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -44,11 +45,41 @@ func (c readerFinds) Write(p []byte) (int, error) {
 // it does not accept the client's certificate or gets none.
 var ErrRefused = errors.New("etcd refuses the client in the TLS handshake")
 
-// classify recognises a refusal. gRPC passes on only the text of what crypto/tls found;
-// "remote error" is how crypto/tls begins what the other side has sent as an alert.
+// classify recognises a refusal, and leaves out what gRPC puts around an error. gRPC passes
+// on only the text of what crypto/tls found; "remote error" is how that begins when the
+// other side has sent an alert.
 func classify(err error) error {
+	err = &plainError{plainText(err.Error()), err}
 	if strings.Contains(err.Error(), "remote error: tls: ") {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
+}
+
+// plainError is an error with a text for people.
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// plainText takes "dial tcp 10.0.0.1:2379: connect: connection refused" out of
+// `rpc error: code = Unavailable desc = connection error: desc = "transport: Error while
+// dialing: dial tcp 10.0.0.1:2379: connect: connection refused"`.
+func plainText(text string) string {
+	_, quoted, ok := strings.Cut(text, "connection error: desc = ")
+	if !ok {
+		return text
+	}
+	quoted, err := strconv.QuotedPrefix(quoted)
+	if err != nil {
+		return text
+	}
+	inner, err := strconv.Unquote(quoted)
+	if err != nil {
+		return text
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(inner, "transport: "), "Error while dialing: ")
 }

@@ -145,3 +145,19 @@ func TestIDsAreHexadecimal(t *testing.T) {
 		t.Error("xyz is an ID")
 	}
 }
+
+func TestErrorsForPeople(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`: "dial tcp 127.0.0.1:1: connect: connection refused",
+		`rpc error: desc = connection error: desc = "transport: authentication handshake failed: x509: \"cp1\" is unknown"`:                                 `authentication handshake failed: x509: "cp1" is unknown`,
+		`connection error: desc = "cut off`:        `connection error: desc = "cut off`,
+		"etcdserver: request timed out":            "etcdserver: request timed out",
+		"connection error: desc = without a quote": "connection error: desc = without a quote",
+	} {
+		cause := errors.New(text)
+		if got := classify(cause); got.Error() != want || !errors.Is(got, cause) {
+			t.Errorf("%s: %v, want %s", text, got, want)
+		}
+	}
+}

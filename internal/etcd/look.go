@@ -114,7 +114,7 @@ func (c *Client) ask(ctx context.Context, m Member) MemberState {
 	default:
 		// The key need not exist.
 		if _, err := direct.client.Get(ctx, "health"); err != nil {
-			s.Problem = err.Error()
+			s.Problem = classify(err).Error()
 			return s
 		}
 		s.Healthy = true

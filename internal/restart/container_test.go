@@ -3,6 +3,8 @@ package restart_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -304,4 +306,19 @@ func TestGrace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The kernel takes no socket path of more than 107 bytes; below --root there are some.
+func TestSocketWithALongPath(t *testing.T) {
+	t.Parallel()
+	f := newRuntime(t)
+	deep := filepath.Join(t.TempDir(), strings.Repeat("d", 120))
+	check(t, os.Mkdir(deep, 0o700))
+	long := filepath.Join(deep, "cri.sock")
+	check(t, os.Rename(f.socket, long))
+	r, err := restart.Open(long)
+	check(t, err)
+	defer r.Close()
+	_, err = r.Version(t.Context())
+	check(t, err)
 }

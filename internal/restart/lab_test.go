@@ -179,7 +179,7 @@ func TestThreeControlPlanesAtOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for _, n := range l.Nodes() {
 		r := restarterOf(t, n)
-		r.Grace = 2 * time.Second // the usual 30 s would only make the test long
+		r.Grace, r.EtcdGrace = 2*time.Second, time.Second // the usual 30 s would only make the test long
 		r.Turn = func(context.Context) (func(), error) {
 			turn.Lock()
 			return turn.Unlock, nil

@@ -115,8 +115,10 @@ func TestByManifest(t *testing.T) {
 	t.Parallel()
 	dead, err := restart.Open(filepath.Join(t.TempDir(), "nobody.sock"))
 	check(t, err)
+	hung := newRuntime(t)
+	hung.hang.Store(true)
 	// The kubelet here ends the server at once: that it has had a port is known from before.
-	for name, runtime := range map[string]*restart.Runtime{"no socket is known": nil, "the socket is dead": dead} {
+	for name, runtime := range map[string]*restart.Runtime{"no socket is known": nil, "the socket is dead": dead, "the socket hangs": hung.open(t)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, k := manifestRestarter(t)
