@@ -71,7 +71,7 @@ func (r *recoverRun) bringUp(ctx context.Context, n *node, look *recovery.Node, 
 		}
 		fmt.Fprintf(r.app.Stdout, "\n%s: %s.\n", state, got.text())
 	}
-	return errors.Join(r.finish(done), err)
+	return errors.Join(r.finish(done), err, got.blocked())
 }
 
 // startKubelet lets the kubelet start with the repaired files. One that runs is restarted if

@@ -70,24 +70,27 @@ func Command() *cobra.Command {
 
 // report prints what went wrong with a hint, and returns the exit code.
 func (a *app) report(err error) int {
-	var misuse *misuseError
-	var attention *attentionError
 	var exit *exitError
-	code := ExitFailed
 	switch {
 	case err == nil:
 		return ExitOK
 	case errors.As(err, &exit):
 		return exit.code
-	case errors.As(err, &attention) && attention.err == nil:
-		return ExitAttention
-	case errors.As(err, &attention):
-		code = ExitAttention
-	case errors.As(err, &misuse):
-		code = ExitMisuse
 	}
-	for _, line := range flatten(err) {
-		fmt.Fprintf(a.Stderr, "%s %v\n", a.paint(a.Stderr, red, "error:"), line)
+	code := ExitAttention
+	for _, e := range flatten(err) {
+		var attention *attentionError
+		var misuse *misuseError
+		switch {
+		case errors.As(e, &attention) && attention.err == nil:
+			continue // the output has said it
+		case errors.As(e, &attention):
+		case errors.As(e, &misuse):
+			code = ExitMisuse
+		default:
+			code = ExitFailed
+		}
+		fmt.Fprintf(a.Stderr, "%s %v\n", a.paint(a.Stderr, red, "error:"), e)
 	}
 	if hint := a.hintFor(err); hint != "" {
 		fmt.Fprintf(a.Stderr, "hint: %s\n", hint)

@@ -55,7 +55,7 @@ func (r *renewRun) prove(ctx context.Context, plan *renew.Plan, done *renewal) e
 	if plan.Renewals() > 0 {
 		done.dependents, err = r.restartDependents(ctx, s, plan)
 	}
-	return err
+	return errors.Join(err, done.blocked())
 }
 
 // rollBack puts the old files back after cause and brings the programs back to them.

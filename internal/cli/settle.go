@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,6 +72,22 @@ func (s settlement) err() error {
 		return nil
 	}
 	return &unprovedError{failed}
+}
+
+// blocked says which certificates could not be tried, as a matter for attention; nil when
+// all could.
+func (s settlement) blocked() error {
+	var names []string
+	for _, r := range s.Results {
+		if r.Blocked() {
+			names = append(names, r.Certificate)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return &attentionError{withHint(fmt.Errorf("not tried, because the server has no certificate yet: %s", strings.Join(names, ", ")),
+		"approve the kubelet's request: kubectl get csr; then: kubepki certs verify")}
 }
 
 // unprovedError says that certificates on disk are not the ones in use.

@@ -28,7 +28,8 @@ const verifyLong = `Prove that the certificates on disk are the ones in use, and
 every port that serves one compares serial number and chain with the file, every client certificate
 logs in where it is used, and programs that read a file only once must have started after it changed.
 
-The exit code is 1 when one certificate is not proved, whatever the reason. A client certificate
+The exit code is 1 when one certificate is not proved, and 3 when one could not be tried because its
+server has no certificate yet. A client certificate
 that its reader takes by itself within minutes is accepted where it is used, and counts as proved or
 on its way.
 
@@ -92,6 +93,9 @@ func (r *verifyRun) run(ctx context.Context) error {
 	if err == nil {
 		err = got.err()
 	}
+	if err == nil {
+		return got.blocked()
+	}
 	return unproved(err, got)
 }
 
@@ -152,6 +156,8 @@ func verdict(r proof.Result) string {
 		return "yes"
 	case r.Reason == proof.Pending:
 		return "soon: " + string(r.Reason)
+	case r.Blocked():
+		return "not tried: " + string(r.Reason)
 	case r.Failed():
 		return "NO: " + string(r.Reason)
 	}

@@ -34,27 +34,28 @@ const (
 
 // Reasons of a check that did not prove its row.
 const (
-	ServesOld          Reason = "ServesOld"          // the certificate from before is still served
-	ServesOther        Reason = "ServesOther"        // neither the file's certificate nor the one before
-	ServesExpired      Reason = "ServesExpired"      // what is served has expired
-	NotYetValid        Reason = "NotYetValid"        // NotBefore is to come: a clock is wrong
-	Untrusted          Reason = "Untrusted"          // the server's certificate is not good under the cluster's CA
-	Unreachable        Reason = "Unreachable"        // no connection
-	Hangs              Reason = "Hangs"              // connected, and no answer in time
-	NotTLS             Reason = "NotTLS"             // something else than TLS is spoken there
-	HandshakeFailed    Reason = "HandshakeFailed"    // the server broke off before it showed a certificate
-	LoginRefused       Reason = "LoginRefused"       // the client certificate is not accepted
-	WrongIdentity      Reason = "WrongIdentity"      // accepted as somebody else
-	BadAnswer          Reason = "BadAnswer"          // an answer that says nothing about the login
-	StartedBefore      Reason = "StartedBefore"      // its reader runs since before the file changed, and reads it once
-	StartUnknown       Reason = "StartUnknown"       // nobody can tell since when its reader runs
-	NotRunning         Reason = "NotRunning"         // its reader does not run
-	Pending            Reason = "Pending"            // accepted, and its reader will take the file by itself
-	FileUnreadable     Reason = "FileUnreadable"     // the certificate or its key cannot be read
-	KeyMismatch        Reason = "KeyMismatch"        // certificate and key do not belong together
-	ManifestUnreadable Reason = "ManifestUnreadable" // what a program reads is not known
-	NotRead            Reason = "NotRead"            // no program of this node uses it: there is nothing to prove
-	Interrupted        Reason = "Interrupted"        // the run ended before it was looked at
+	ServesOld            Reason = "ServesOld"            // the certificate from before is still served
+	ServesOther          Reason = "ServesOther"          // neither the file's certificate nor the one before
+	ServesExpired        Reason = "ServesExpired"        // what is served has expired
+	NotYetValid          Reason = "NotYetValid"          // NotBefore is to come: a clock is wrong
+	Untrusted            Reason = "Untrusted"            // the server's certificate is not good under the cluster's CA
+	Unreachable          Reason = "Unreachable"          // no connection
+	Hangs                Reason = "Hangs"                // connected, and no answer in time
+	NotTLS               Reason = "NotTLS"               // something else than TLS is spoken there
+	HandshakeFailed      Reason = "HandshakeFailed"      // the server broke off before it showed a certificate
+	LoginRefused         Reason = "LoginRefused"         // the client certificate is not accepted
+	WrongIdentity        Reason = "WrongIdentity"        // accepted as somebody else
+	BadAnswer            Reason = "BadAnswer"            // an answer that says nothing about the login
+	StartedBefore        Reason = "StartedBefore"        // its reader runs since before the file changed, and reads it once
+	StartUnknown         Reason = "StartUnknown"         // nobody can tell since when its reader runs
+	NotRunning           Reason = "NotRunning"           // its reader does not run
+	NoServingCertificate Reason = "NoServingCertificate" // the server that it is for has none to show yet: it cannot be tried
+	Pending              Reason = "Pending"              // accepted, and its reader will take the file by itself
+	FileUnreadable       Reason = "FileUnreadable"       // the certificate or its key cannot be read
+	KeyMismatch          Reason = "KeyMismatch"          // certificate and key do not belong together
+	ManifestUnreadable   Reason = "ManifestUnreadable"   // what a program reads is not known
+	NotRead              Reason = "NotRead"              // no program of this node uses it: there is nothing to prove
+	Interrupted          Reason = "Interrupted"          // the run ended before it was looked at
 )
 
 // Method is how a row is proved. It is part of the JSON output and may only grow.
@@ -101,7 +102,13 @@ type Result struct {
 
 // Failed says whether the row is in need of something: neither proved, nor on its way, nor
 // without anything to prove.
-func (r Result) Failed() bool { return !r.Proved && r.Reason != Pending && r.Reason != NotRead }
+func (r Result) Failed() bool {
+	return !r.Proved && r.Reason != Pending && r.Reason != NotRead && !r.Blocked()
+}
+
+// Blocked says whether the row could not be tried because of what its server lacks, which
+// is no fault of the certificate or of its reader.
+func (r Result) Blocked() bool { return r.Reason == NoServingCertificate }
 
 // NeedsRestart says whether only a restart of the reader helps. A reader that takes files
 // by itself has its time first.

@@ -40,6 +40,9 @@ type target struct {
 	// The headers in which a front proxy names users (--requestheader-username-headers,
 	// --requestheader-group-headers of kube-apiserver).
 	userHeader, groupHeader string
+	// waits says what the server lacks, when that is known: without it a handshake fails for
+	// no fault of the client.
+	waits string
 }
 
 // serving makes a target of each TLS port at which a reader serves.
@@ -205,11 +208,15 @@ func (p *planner) kubelets(c credential) ([]target, error) {
 	}
 	served, err := p.Snapshot.CertificatesAt(p.Set.Agent.ServingCertificate())
 	unverified := err != nil || selfMade(served, trust)
+	waits := ""
+	if p.Set.Agent.ServerTLSBootstrap && errors.Is(err, fs.ErrNotExist) {
+		waits = "the kubelet has no serving certificate yet: its request waits for approval (kubectl get csr)"
+	}
 	var targets []target
 	for _, l := range kubelet.Listeners() {
 		if l.Address.Port > 0 {
 			targets = append(targets, target{
-				question: askKubelet, address: l.Address, trust: trust, unverified: unverified, identity: c.identity(),
+				question: askKubelet, address: l.Address, trust: trust, unverified: unverified, identity: c.identity(), waits: waits,
 			})
 		}
 	}

@@ -157,6 +157,9 @@ func (v *Verifier) examine(ctx context.Context, c Check, result *Result) (Reason
 		result.Address = t.address.HostPort()
 		served, err := v.lookOnce(ctx, c, t)
 		result.Chain = serials(served)
+		if t.waits != "" && reasonOf(err) == HandshakeFailed {
+			err = faultf(NoServingCertificate, "%s: %s", t.address.HostPort(), t.waits)
+		}
 		if err != nil {
 			return "", "", err
 		}
@@ -177,7 +180,7 @@ func (v *Verifier) bound(ctx context.Context) (context.Context, context.CancelFu
 // final says whether another look would find nothing else, or would be for nothing.
 func (v *Verifier) final(c Check, r Result) bool {
 	switch {
-	case r.Proved, c.fault != "", r.Reason == WrongIdentity:
+	case r.Proved, c.fault != "", r.Reason == WrongIdentity, r.Reason == NoServingCertificate:
 		return true
 	case r.Reason == Pending: // nothing is gained by waiting for less than what it takes
 		return r.Due.Sub(r.At) > min(v.Unseen, v.Wait)-r.Took
