@@ -22,7 +22,7 @@ func contains(text, word string) bool { return strings.Contains(text, word) }
 
 func TestThroughTheRuntime(t *testing.T) {
 	t.Parallel()
-	const impatient = 1500 * time.Millisecond
+	const impatient = 3 * time.Second
 	failing := func(code codes.Code, calls int) func(int, string) error {
 		return func(call int, _ string) error {
 			if call <= calls {

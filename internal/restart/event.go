@@ -124,7 +124,7 @@ func (r *Restarter) failure(ctx context.Context, c component.Component, began ti
 func poll(ctx context.Context, every time.Duration, look func(context.Context) (seen string, done bool), tell func(seen string)) (string, bool) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	told, ticks := "", 0
+	last, told, ticks := "", "", 0
 	for {
 		seen, done := look(ctx)
 		if done {
@@ -132,8 +132,9 @@ func poll(ctx context.Context, every time.Duration, look func(context.Context) (
 		}
 		// A look that the end of ctx cut short has seen nothing.
 		if ctx.Err() != nil {
-			return cmp.Or(told, seen), false
+			return cmp.Or(last, seen), false
 		}
+		last = seen
 		if ticks++; seen != told || time.Duration(ticks)*every >= time.Second {
 			tell(seen)
 			told, ticks = seen, 0

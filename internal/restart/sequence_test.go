@@ -107,7 +107,7 @@ func TestFailureStopsTheSequence(t *testing.T) {
 		f.run(name, name+"-cp1", true)
 	}
 	r := newRestarter(t, f.open(t), p.component(t, component.APIServer), sick.component(t, component.ControllerManager), p.component(t, component.Scheduler))
-	r.HealthTimeout = time.Second
+	r.HealthTimeout = 3 * time.Second
 	done, err := r.Restart(t.Context(), []component.Name{component.Scheduler, component.ControllerManager, component.APIServer})
 	wantFailure(t, err, restart.Unhealthy, "kube-controller-manager", "answers 500")
 	if len(done) != 1 || done[0].Component != component.APIServer || slices.Contains(f.stopped(), "kube-scheduler") {
@@ -275,7 +275,7 @@ func TestKubelet(t *testing.T) {
 				p.code.Store(c.code)
 			}
 			r := newRestarter(t, nil, p.component(t, component.Kubelet))
-			r.Kubelet, r.HealthTimeout = c.kubelet, time.Second
+			r.Kubelet, r.HealthTimeout = c.kubelet, 3*time.Second
 			done, err := r.Restart(t.Context(), []component.Name{component.Kubelet})
 			if len(c.words) > 0 {
 				wantFailure(t, err, restart.KubeletFailed, c.words...)

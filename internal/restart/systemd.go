@@ -14,17 +14,6 @@ const KubeletUnit = "kubelet.service"
 // Systemd controls the kubelet's unit over D-Bus. The zero value is this machine's systemd.
 type Systemd struct {
 	Unit string // empty: KubeletUnit
-
-	dial func(context.Context) (manager, error) // nil: the machine's
-}
-
-// manager is the part of systemd's D-Bus interface that is used.
-type manager interface {
-	StartUnitContext(ctx context.Context, name, mode string, result chan<- string) (int, error)
-	StopUnitContext(ctx context.Context, name, mode string, result chan<- string) (int, error)
-	RestartUnitContext(ctx context.Context, name, mode string, result chan<- string) (int, error)
-	GetUnitPropertiesContext(ctx context.Context, unit string) (map[string]any, error)
-	Close()
 }
 
 var _ Kubelet = Systemd{}
@@ -39,45 +28,42 @@ func (s Systemd) unit() string {
 	return s.Unit
 }
 
-func (s Systemd) connect(ctx context.Context) (manager, error) {
-	dial := s.dial
-	if dial == nil {
-		dial = func(ctx context.Context) (manager, error) { return dbus.NewWithContext(ctx) }
-	}
-	m, err := dial(ctx)
+func connectSystemd(ctx context.Context) (*dbus.Conn, error) {
+	systemd, err := dbus.NewWithContext(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to systemd over D-Bus: %w", err)
 	}
-	return m, nil
+	return systemd, nil
 }
 
 // Start starts the unit.
 func (s Systemd) Start(ctx context.Context) error {
-	return s.job(ctx, "start", manager.StartUnitContext)
+	return s.job(ctx, "start", (*dbus.Conn).StartUnitContext)
 }
 
 // Stop stops the unit.
 func (s Systemd) Stop(ctx context.Context) error {
-	return s.job(ctx, "stop", manager.StopUnitContext)
+	return s.job(ctx, "stop", (*dbus.Conn).StopUnitContext)
 }
 
 // Restart restarts the unit, or starts it.
 func (s Systemd) Restart(ctx context.Context) error {
-	return s.job(ctx, "restart", manager.RestartUnitContext)
+	return s.job(ctx, "restart", (*dbus.Conn).RestartUnitContext)
 }
 
-type enqueue func(m manager, ctx context.Context, name, mode string, result chan<- string) (int, error)
+// enqueue is a method that gives systemd a job.
+type enqueue func(systemd *dbus.Conn, ctx context.Context, name, mode string, result chan<- string) (int, error)
 
 // job hands a job to systemd and waits for its result: "done", or the word for what went
 // wrong.
 func (s Systemd) job(ctx context.Context, verb string, enqueue enqueue) error {
-	m, err := s.connect(ctx)
+	systemd, err := connectSystemd(ctx)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, s.unit(), err)
 	}
-	defer m.Close()
+	defer systemd.Close()
 	result := make(chan string, 1)
-	if _, err := enqueue(m, ctx, s.unit(), "replace", result); err != nil {
+	if _, err := enqueue(systemd, ctx, s.unit(), "replace", result); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, s.unit(), err)
 	}
 	select {
@@ -93,12 +79,12 @@ func (s Systemd) job(ctx context.Context, verb string, enqueue enqueue) error {
 
 // Running reads the unit's state and when it became active.
 func (s Systemd) Running(ctx context.Context) (KubeletState, error) {
-	m, err := s.connect(ctx)
+	systemd, err := connectSystemd(ctx)
 	if err != nil {
 		return KubeletState{}, fmt.Errorf("state of %s %w: %w", s.unit(), ErrUnknown, err)
 	}
-	defer m.Close()
-	properties, err := m.GetUnitPropertiesContext(ctx, s.unit())
+	defer systemd.Close()
+	properties, err := systemd.GetUnitPropertiesContext(ctx, s.unit())
 	if err != nil {
 		return KubeletState{}, fmt.Errorf("state of %s %w: %w", s.unit(), ErrUnknown, err)
 	}

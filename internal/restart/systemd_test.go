@@ -125,7 +125,9 @@ func TestSystemd(t *testing.T) {
 	check(t, kubelet.Start(ctx))
 	check(t, kubelet.Restart(ctx))
 	check(t, kubelet.Stop(ctx))
-	if got := strings.Join(s.jobs, ", "); got != "start kubelet.service, restart kubelet.service, stop kubelet.service" {
+	var got string
+	s.set(func() { got = strings.Join(s.jobs, ", ") })
+	if got != "start kubelet.service, restart kubelet.service, stop kubelet.service" {
 		t.Errorf("jobs: %s", got)
 	}
 	if kubelet.Way() != restart.BySystemd {
