@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/pkidir"
@@ -174,7 +174,7 @@ func snapshotOf(t *testing.T, m *testpki.Machine) string {
 }
 
 // checkUsable loads everything as the components do, with nothing but the standard library
-// and client-go: pairs fit, chains verify at the time of the recovery, links lead somewhere.
+// and a YAML reader: pairs fit, chains verify at the time of the recovery, links lead somewhere.
 // With pending set, what waits for an external CA may still be dead.
 func checkUsable(t *testing.T, m *testpki.Machine, b broken, pending bool) {
 	t.Helper()
@@ -209,17 +209,11 @@ func checkUsable(t *testing.T, m *testpki.Machine, b broken, pending bool) {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) && (worker && e.Name != layout.NameKubelet || e.Name == layout.NameSuperAdmin) {
 			continue
 		}
-		config, err := clientcmd.LoadFromFile(file)
+		user, cluster, err := load(file)
 		if err != nil {
 			t.Errorf("%s: %v", e.Name, err)
 			continue
 		}
-		context := config.Contexts[config.CurrentContext]
-		if context == nil {
-			t.Errorf("%s has no current context", e.Name)
-			continue
-		}
-		user, cluster := config.AuthInfos[context.AuthInfo], config.Clusters[context.Cluster]
 		if !strings.HasPrefix(cluster.Server, "https://") {
 			t.Errorf("%s: server %q", e.Name, cluster.Server)
 		}
@@ -240,6 +234,69 @@ func checkUsable(t *testing.T, m *testpki.Machine, b broken, pending bool) {
 		}
 		verify(t, e.Name, loaded.Leaf, roots, b.time(), e.Usages)
 	}
+}
+
+// confUser and confCluster are the parts of a kubeconfig that a client needs.
+type confUser struct {
+	ClientCertificate     string `json:"client-certificate"`
+	ClientCertificateData []byte `json:"client-certificate-data"`
+	ClientKey             string `json:"client-key"`
+	ClientKeyData         []byte `json:"client-key-data"`
+}
+
+type confCluster struct {
+	Server                   string `json:"server"`
+	CertificateAuthority     string `json:"certificate-authority"`
+	CertificateAuthorityData []byte `json:"certificate-authority-data"`
+}
+
+// load reads user and cluster of the current context, without the product's own reader.
+func load(file string) (user confUser, cluster confCluster, err error) {
+	var config struct {
+		CurrentContext string `json:"current-context"`
+		Contexts       []struct {
+			Name    string `json:"name"`
+			Context struct {
+				Cluster string `json:"cluster"`
+				User    string `json:"user"`
+			} `json:"context"`
+		} `json:"contexts"`
+		Clusters []struct {
+			Name    string      `json:"name"`
+			Cluster confCluster `json:"cluster"`
+		} `json:"clusters"`
+		Users []struct {
+			Name string   `json:"name"`
+			User confUser `json:"user"`
+		} `json:"users"`
+	}
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = yaml.Unmarshal(data, &config)
+	}
+	if err != nil {
+		return user, cluster, err
+	}
+	found := 0
+	for _, context := range config.Contexts {
+		if context.Name != config.CurrentContext {
+			continue
+		}
+		for _, u := range config.Users {
+			if u.Name == context.Context.User {
+				user, found = u.User, found+1
+			}
+		}
+		for _, c := range config.Clusters {
+			if c.Name == context.Context.Cluster {
+				cluster, found = c.Cluster, found+1
+			}
+		}
+	}
+	if found != 2 {
+		return user, cluster, fmt.Errorf("the current context %q names %d of user and cluster", config.CurrentContext, found)
+	}
+	return user, cluster, nil
 }
 
 func checkKubelet(t *testing.T, m *testpki.Machine, node string, at time.Time, certFile, keyFile string, embedded []byte) {

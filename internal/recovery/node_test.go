@@ -13,64 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/client-go/util/certificate"
-
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/component"
-	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/layout"
 )
-
-// TestTheKubeletsOwnCodeLoadsTheStore works in place, because that code knows no root.
-func TestTheKubeletsOwnCodeLoadsTheStore(t *testing.T) {
-	m := aged(10 * day)(t)
-	store := filepath.Join(m.Root, "store")
-	m.Write("/flags.env", []byte("KUBELET_KUBEADM_ARGS=\"--cert-dir="+store+"\"\n"), 0o600)
-	options := recovery.Options{
-		CertificatesDir: m.Path(pkiDir), KubeconfigDir: m.Path(etcDir),
-		ClockIsRight: true, // this machine's own logs are not from the time of the test
-		Paths: component.Paths{
-			Manifests: m.Path(etcDir + "/manifests"), KubeletConfig: m.Path(testpki.KubeletConfig),
-			KubeletFlags: m.Path("/flags.env"), Kubeconfig: m.Path(testpki.KubeletConf),
-		},
-	}
-	tree, err := pkidir.Open(t.Context(), pkidir.Options{
-		Certificates: options.CertificatesDir, Kubeconfigs: options.KubeconfigDir, Now: func() time.Time { return now },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tree.Close()
-	plan := recovery.MakePlan(recovery.Look(recovery.Disk{}, options), now)
-	if _, err := plan.CarryOut(t.Context(), tree, atomicfile.FS{}, "recover"); err != nil {
-		t.Fatal(err)
-	}
-	files, err := certificate.NewFileStore("kubelet-client", store, store, "", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	loaded, err := files.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if loaded.Leaf.Subject.CommonName != "system:node:cp1" || !loaded.Leaf.NotAfter.After(now) {
-		t.Errorf("loaded %q until %v", loaded.Leaf.Subject, loaded.Leaf.NotAfter)
-	}
-	// Rotation replaces the link that recovery made.
-	data, err := os.ReadFile(files.CurrentPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cut := strings.Index(string(data), "-----BEGIN EC PRIVATE KEY")
-	if _, err := files.Update(data[:cut], data[cut:]); err != nil {
-		t.Errorf("the kubelet cannot rotate: %v", err)
-	}
-	if again := recovery.MakePlan(recovery.Look(recovery.Disk{}, options), now); !again.Nothing() {
-		t.Errorf("a second plan is not empty: %v%s", again.Refused(), describe(again))
-	}
-}
 
 func TestClusterFromDiskFindsWhatItWasMadeOf(t *testing.T) {
 	c := testpki.Cluster()
