@@ -1,7 +1,9 @@
 package proof
 
 import (
+	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,6 +108,18 @@ func TestOwnAPIServerIsKnownByItsName(t *testing.T) {
 	}
 	if err := judgeServer(certs, target{address: own, trust: certs, names: ownNames(own)}, now); err != nil {
 		t.Error(err)
+	}
+}
+
+// A kubelet that waits for the cluster to sign its serving certificate cannot be logged in
+// to, which is no fault of the certificate that is for it.
+func TestKubeletThatWaitsForItsServingCertificate(t *testing.T) {
+	w := newWorld(t)
+	w.Files[component.DefaultKubeletConfig] = append(w.Files[component.DefaultKubeletConfig], "serverTLSBootstrap: true\n"...)
+	w.kubelet.serve(&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none yet") }}, ok())
+	r := w.run(t, w.row(t, "apiserver-kubelet-client"))
+	if r.Proved || r.Reason != NoServingCertificate || !r.Blocked() || r.Failed() || len(Stale([]Result{r})) > 0 {
+		t.Errorf("%+v", r)
 	}
 }
 
