@@ -103,12 +103,14 @@ func (a *assessment) diagnosis() Diagnosis {
 	for _, ca := range a.authorities {
 		file := a.Cluster.CertificatePath(ca.entry)
 		add(ca.fault, Critical, ca.entry.Name, file, symptomOf(ca.entry.Name, ca.reason))
+		add(a.keyMode(ca.entry), Warning, ca.entry.Name, a.Cluster.KeyPath(ca.entry), "")
 		if ca.external && ca.reason == "" {
 			add(faultf(ExternalCA, "%s is not here: certificates of this CA are signed elsewhere", a.Cluster.KeyPath(ca.entry)), Info, ca.entry.Name, file, "")
 		}
 	}
 	sa, _ := layout.Find(layout.NameServiceAccount)
 	add(a.serviceAccount, Critical, sa.Name, a.Cluster.KeyPath(sa), symptomOf(sa.Name, a.serviceAccount.reason))
+	add(a.keyMode(sa), Warning, sa.Name, a.Cluster.KeyPath(sa), "")
 	for _, s := range a.entries {
 		add(s.fault, severityOf(s.reason), s.entry.Name, s.path, symptomOf(s.entry.Name, s.reason))
 		add(s.trust, Critical, s.entry.Name, s.path, symptomOf(s.entry.Name, s.trust.reason))

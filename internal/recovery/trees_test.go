@@ -259,11 +259,19 @@ func mixedUp() []broken {
 			own, other := m.Read(pkiDir+"/ca.crt"), healthy(t).Read(pkiDir+"/ca.crt")
 			replace(t, m, etcDir+"/admin.conf", base64.StdEncoding.EncodeToString(own), base64.StdEncoding.EncodeToString(other))
 		})},
-		{name: "apiserver.key can be read by everybody", outcome: recovered, build: with(func(_ *testing.T, m *testpki.Machine) {
-			m.Write(pkiDir+"/apiserver.key", m.Read(pkiDir+"/apiserver.key"), 0o644)
+		{name: "apiserver.key, ca.key and sa.key can be read by everybody", outcome: recovered, build: with(func(_ *testing.T, m *testpki.Machine) {
+			for _, name := range []string{"/apiserver.key", "/ca.key", "/sa.key"} {
+				m.Write(pkiDir+name, m.Read(pkiDir+name), 0o644)
+			}
 		}), check: func(t *testing.T, _ *testpki.Machine, p *recovery.Plan) {
-			if !slices.ContainsFunc(p.Diagnosis.Findings, func(f recovery.Finding) bool { return f.Reason == recovery.KeyMode && f.Name == "apiserver" }) {
-				t.Error("nobody is told about the mode")
+			var open []string
+			for _, f := range p.Diagnosis.Findings {
+				if f.Reason == recovery.KeyMode {
+					open = append(open, f.Name)
+				}
+			}
+			if !slices.Equal(open, []string{"ca", "sa", "apiserver"}) {
+				t.Errorf("people are told about the modes of %q", open)
 			}
 		}},
 		{name: "admin.conf is from before v1.29 and has the group system:masters", outcome: recovered, build: with(func(t *testing.T, m *testpki.Machine) {
