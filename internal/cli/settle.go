@@ -29,6 +29,7 @@ type restartFlags struct {
 	socket  string
 	kubelet string
 	wait    time.Duration
+	accept  []string
 }
 
 // defaultWait covers kube-apiserver, which looks at its files once a minute at least.
@@ -40,6 +41,7 @@ func (f *restartFlags) bind(cmd *cobra.Command, mode restart.Mode) {
 	flags.StringVar(&f.socket, "cri-socket", "", "`socket` of the container runtime (default: the kubelet's)")
 	flags.StringVar(&f.kubelet, "kubelet-restart-command", "", "`command` that restarts the kubelet on machines without systemd; split at spaces, no shell")
 	flags.DurationVar(&f.wait, "wait", defaultWait, "how long a program that reloads by itself may take before it counts as one that does not")
+	flags.StringSliceVar(&f.accept, "accept", nil, "restart etcd in spite of these `reasons` not to, such as QuorumAtRisk where there are two members")
 	_ = cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"auto", "never", "always", "manifest"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -116,6 +118,11 @@ func (n *node) settler(f *restartFlags) (*settler, error) {
 	if err != nil {
 		return nil, err
 	}
+	if mode != restart.Never {
+		if err := n.putBackManifests(); err != nil {
+			return nil, err
+		}
+	}
 	s := &settler{node: n, mode: mode, wait: f.wait, progress: n.app.progress()}
 	var runtime *restart.Runtime
 	if n.socket != "" {
@@ -127,6 +134,9 @@ func (n *node) settler(f *restartFlags) (*settler, error) {
 		Root: n.app.root, Set: n.set, Mode: mode, Runtime: runtime, Kubelet: f.kubeletControl(n),
 		Turn: s.turn, FS: n.app.FS, Now: n.app.Now,
 		Progress: func(e restart.Event) { s.progress.waiting(string(e.Component), e.Detail) },
+	}
+	for _, reason := range f.accept {
+		s.restarter.Accept = append(s.restarter.Accept, etcd.Reason(reason))
 	}
 	if _, ok := n.set.Find(component.Etcd); ok {
 		s.restarter.Etcd = s.etcdState

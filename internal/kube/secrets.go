@@ -167,17 +167,15 @@ func holders(data []byte, keys []string) ([]string, SecretReason) {
 	return names, ""
 }
 
-// fingerprints returns those of the keys in a user: that of the certificate and that of the
-// private key, which are the same unless somebody has mixed them up.
+// fingerprints returns the fingerprint of the private key in a user. A certificate is public:
+// whoever could plant it in a Secret would be given the new key with it, so it counts for
+// nothing without the key.
 func fingerprints(u kubeconfig.User) []string {
-	var found []string
-	if certs, err := pki.ParseCertificates(u.ClientCertificateData); err == nil {
-		found = append(found, pki.Fingerprint(certs[0].PublicKey))
+	key, err := pki.ParseKey(u.ClientKeyData)
+	if err != nil {
+		return nil
 	}
-	if key, err := pki.ParseKey(u.ClientKeyData); err == nil {
-		found = append(found, pki.Fingerprint(key.Public()))
-	}
-	return found
+	return []string{pki.Fingerprint(key.Public())}
 }
 
 // Credentials are what a refreshed kubeconfig gets.
@@ -277,8 +275,8 @@ func refreshCA(file *kubeconfig.File, user string, bundle []byte) error {
 		if !slices.Contains(paired, cluster.Name) || len(cluster.CertificateAuthorityData) == 0 {
 			continue
 		}
-		if len(paired) > 1 && !trusts(cluster.CertificateAuthorityData, authorities) {
-			continue
+		if !trusts(cluster.CertificateAuthorityData, authorities) {
+			continue // another cluster's
 		}
 		if err := file.SetCertificateAuthority(cluster.Name, bundle); err != nil {
 			return err

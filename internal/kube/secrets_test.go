@@ -12,7 +12,9 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubepki/kubepki/internal/kubeconfig"
+	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/testpki"
+	"github.com/kubepki/kubepki/layout"
 	"github.com/kubepki/kubepki/pki"
 )
 
@@ -34,12 +36,18 @@ func credentials(t testing.TB, config []byte) (Credentials, string) {
 	return Credentials{user.ClientCertificateData, user.ClientKeyData, cluster.CertificateAuthorityData}, pki.Fingerprint(certs[0].PublicKey)
 }
 
-// generations returns an old admin.conf and its successor.
+// generations returns an old admin.conf and its successor, of one cluster.
 func generations(t testing.TB) (old, fresh []byte) {
 	t.Helper()
 	c := testpki.Cluster()
-	first, second := testpki.New(t, c, time.Now()), testpki.New(t, c, time.Now())
-	return first["/etc/kubernetes/admin.conf"], second["/etc/kubernetes/admin.conf"]
+	files := testpki.New(t, c, time.Now())
+	old = files["/etc/kubernetes/admin.conf"]
+	plan := renew.MakePlan(files.Snapshot(c), []layout.Entry{testpki.Entry(t, layout.NameAdmin)}, renew.Options{}, time.Now())
+	changes, err := plan.Issue(t.Context())
+	if err != nil || len(changes) != 1 {
+		t.Fatalf("renew admin.conf: %d changes, %v", len(changes), err)
+	}
+	return old, changes[0].Data
 }
 
 func b64(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
@@ -81,7 +89,9 @@ func TestRefreshingAKubeconfigChangesOnlyWhatIsMeant(t *testing.T) {
 	crossed := func(mine, other Credentials) string {
 		return strings.Replace(several(mine, other), "current-context", "- {name: c, context: {cluster: other, user: me}}\ncurrent-context", 1)
 	}
-	rotating := slices.Concat(old.CA, fresh.CA)
+	_, thirdConfig := generations(t)
+	third, _ := credentials(t, thirdConfig)
+	rotating := slices.Concat(old.CA, third.CA)
 
 	for name, c := range map[string]struct {
 		data  string
@@ -97,7 +107,8 @@ func TestRefreshingAKubeconfigChangesOnlyWhatIsMeant(t *testing.T) {
 		"both users":                              {several(old, other), []string{fingerprint, otherFingerprint}, withCA(fresh, nil), several(withCA(fresh, old.CA), withCA(fresh, other.CA))},
 		"a user of two clusters, one trusts anew": {crossed(old, other), keys, withCA(fresh, rotating), crossed(withCA(fresh, rotating), other)},
 		"a second time":                           {several(fresh, other), keys, fresh, several(fresh, other)},
-		"completes what was cut off":              {several(withCA(fresh, old.CA), other), keys, fresh, several(fresh, other)},
+		"completes what was cut off":              {several(withCA(fresh, old.CA), other), keys, withCA(fresh, rotating), several(withCA(fresh, rotating), other)},
+		"the only cluster of a user is foreign":   {several(withCA(old, other.CA), other), keys, fresh, several(withCA(fresh, other.CA), other)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := refresh([]byte(c.data), c.keys, c.fresh)
@@ -115,7 +126,7 @@ func TestCredentialsThatAreRefused(t *testing.T) {
 	oldConfig, newConfig := generations(t)
 	old, fingerprint := credentials(t, oldConfig)
 	fresh, _ := credentials(t, newConfig)
-	byFile := strings.Replace(string(oldConfig), "client-key-data: ", "client-key: /x\n    y: ", 1)
+	byFile := strings.Replace(string(oldConfig), "client-certificate-data: ", "client-certificate: /x\n    y: ", 1)
 	for name, c := range map[string]struct {
 		data  string
 		fresh Credentials
@@ -149,7 +160,7 @@ func TestKubeconfigsAreFoundByKey(t *testing.T) {
 		"the user with the key":              {several(old, other), []string{fingerprint}, []string{"me"}, ""},
 		"the other user":                     {several(old, other), []string{otherFingerprint}, []string{"somebody"}, ""},
 		"both":                               {several(old, other), []string{otherFingerprint, fingerprint}, []string{"me", "somebody"}, ""},
-		"by the certificate alone":           {several(mixed, other), []string{fingerprint}, []string{"me"}, ""},
+		"not by the certificate alone":       {several(mixed, other), []string{fingerprint}, nil, OtherKey},
 		"nobody":                             {several(old, other), []string{"0000"}, nil, OtherKey},
 		"no key is asked for":                {several(old, other), nil, nil, OtherKey},
 		"something else with the word users": {"users: [", []string{fingerprint}, nil, NoKubeconfig},
