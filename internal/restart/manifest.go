@@ -69,6 +69,16 @@ func Restore(f atomicfile.FS, root, manifests string) ([]Restored, error) {
 	return restored, errors.Join(err, lock.Unlock())
 }
 
+// Left lists the manifests that are out of the kubelet's sight, as the kubelet would name
+// them: an interrupted run left them, or one that lives is just restarting their programs.
+func Left(root, manifests string) ([]string, error) {
+	names, err := homeOf(root, manifests).left()
+	for i, name := range names {
+		names[i] = filepath.Join(manifests, name)
+	}
+	return names, err
+}
+
 // left lists the names of the manifests that are away.
 func (h home) left() ([]string, error) {
 	entries, err := os.ReadDir(h.away)
@@ -246,6 +256,7 @@ func (r *Restarter) whileAway(ctx context.Context, c component.Component, do fun
 	if err != nil {
 		return &Failure{Reason: ManifestFailed, Seen: "its manifest can't be moved", Err: err}
 	}
+	r.tell(Event{Component: c.Name, Step: StepAway, Detail: "the manifest is away", Since: r.Now()})
 	return do()
 }
 
