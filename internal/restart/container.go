@@ -104,30 +104,34 @@ func ended(fresh []Container) string {
 	return text
 }
 
-// grace is how long a container may take to end.
+// grace is how long a container may take to end: as configured, or as much as serves the
+// cluster.
 func (r *Restarter) grace(ctx context.Context, c component.Component) time.Duration {
 	pod := time.Duration(c.Grace) * time.Second
 	switch {
 	case c.Name == component.Etcd && r.EtcdGrace != 0:
 		return max(r.EtcdGrace, 0)
-	case c.Name != component.APIServer:
-		return pod
-	case r.Grace != 0:
+	case c.Name == component.APIServer && r.Grace != 0:
 		return max(r.Grace, 0)
-	case r.alone(ctx):
+	case c.Name == component.Etcd && r.members(ctx) == 1:
+		return min(time.Second, pod)
+	case c.Name == component.APIServer && r.members(ctx) <= 1:
 		return 0
 	}
 	return pod
 }
 
-// alone says whether the node's API server is the only one, as far as etcd, of which each
-// control-plane node has a member, tells.
-func (r *Restarter) alone(ctx context.Context) bool {
+// members is how many members etcd has, and so how many control-plane nodes there are; 0 if
+// nobody tells.
+func (r *Restarter) members(ctx context.Context) int {
 	if r.Etcd == nil {
-		return true
+		return 0
 	}
 	state, err := r.Etcd(ctx)
-	return err != nil || len(state.Members) < 2
+	if err != nil {
+		return 0
+	}
+	return len(state.Members)
 }
 
 // short is a container's ID as crictl prints it.

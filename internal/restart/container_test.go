@@ -282,6 +282,8 @@ func TestGrace(t *testing.T) {
 		want  int64
 	}{
 		"etcd gets its pod's":                                     {part: component.Etcd, grace: 9 * time.Second, want: 3},
+		"the only member of etcd gets a second":                   {part: component.Etcd, nodes: 1, want: 1},
+		"one of three members gets its pod's":                     {part: component.Etcd, nodes: 3, want: 3},
 		"etcd gets what is configured for it":                     {part: component.Etcd, etcd: time.Second, want: 1},
 		"the scheduler gets its pod's":                            {part: component.Scheduler, grace: 9 * time.Second, want: 3},
 		"a single API server gets none":                           {part: component.APIServer, nodes: 1, want: 0},

@@ -93,10 +93,12 @@ type Restarter struct {
 	FS  atomicfile.FS
 	Now func() time.Time
 
-	// EtcdGrace is the time that etcd gets to end by itself, in whole seconds. With clients
-	// that watch it takes 7 s, in which it answers no new request. It can be killed without
-	// losing what it has acknowledged, which it has written to disk by then. 0: its pod's
-	// terminationGracePeriodSeconds; negative: killed at once.
+	// EtcdGrace is the time that etcd gets to end by itself, in whole seconds. It hands its
+	// leadership over at once, but with clients that watch, such as kube-apiserver, it takes
+	// 7 s more, in which it answers no new request. It can be killed without losing what it
+	// has acknowledged, which it has written to disk by then. 0: one second if it is known
+	// to be the only member, else its pod's terminationGracePeriodSeconds; negative: killed
+	// at once.
 	EtcdGrace time.Duration
 	// Grace is the time that kube-apiserver gets to end by itself, in whole seconds, before
 	// it is killed. On SIGTERM it stops listening at once, and then waits for requests that
