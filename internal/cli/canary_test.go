@@ -22,7 +22,7 @@ func secretsOf(t *testing.T, root string) []string {
 	t.Helper()
 	secrets := []string{tokenCanary}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		data, err := os.ReadFile(path)
