@@ -80,6 +80,7 @@ func Plan(n Node) []Check {
 	}
 	p.kubeletClient()
 	p.kubeletServing()
+	p.otherServing()
 	return p.checks
 }
 
@@ -239,25 +240,52 @@ func (p *planner) kubeletServing() {
 		}
 		check := p.check(path.Base(file), file, r, c, err)
 		if check.fault == "" {
-			p.lookAtKubelet(&check, r)
+			p.lookAtForeign(&check, r)
 		}
 		p.checks = append(p.checks, check)
 	}
 }
 
-func (p *planner) lookAtKubelet(check *Check, r component.Reader) {
-	targets, err := p.serving(r, layout.NameCA)
+// otherServing adds the rows of serving certificates that are in no catalogue, such as one
+// that --tls-cert-file of kube-scheduler names.
+func (p *planner) otherServing() {
+	for _, r := range p.readers {
+		known := slices.ContainsFunc(p.checks, func(c Check) bool { return c.File == r.File && c.Reader == r.Component })
+		if r.Role != component.Serving || r.Component == component.Kubelet || known {
+			continue
+		}
+		key := r.Key
+		if key == "" {
+			key = r.File
+		}
+		c, err := p.leaf(r.File, key)
+		check := p.check(path.Base(r.File), r.File, r, c, err)
+		if check.fault == "" {
+			p.lookAtForeign(&check, r)
+		}
+		p.checks = append(p.checks, check)
+	}
+}
+
+// lookAtForeign fills in where a serving certificate is looked at that need not be under
+// the cluster's CA.
+func (p *planner) lookAtForeign(check *Check, r component.Reader) {
+	issuer := layout.NameCA
+	if r.Component == component.Etcd {
+		issuer = layout.NameEtcdCA
+	}
+	targets, err := p.serving(r, issuer)
 	if err != nil {
 		check.fail(FileUnreadable, err)
 		return
 	}
 	if len(targets) == 0 {
-		check.fail(NotRead, errors.New("the kubelet serves it on no port"))
+		check.fail(NotRead, fmt.Errorf("%s serves it on no port", r.Component))
 		return
 	}
 	check.Method = Handshake
 	for i := range targets {
-		// A kubelet's own certificate is under nobody's CA, and nobody verifies it.
+		// What is under nobody's CA here, nobody here verifies.
 		targets[i].unverified = selfMade(check.chain, targets[i].trust)
 	}
 	check.targets = targets

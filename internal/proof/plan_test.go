@@ -82,6 +82,16 @@ func TestPlan(t *testing.T) {
 			instead("apiserver kube-apiserver Handshake", "apiserver kube-apiserver None FileUnreadable"),
 		},
 		{
+			"a serving certificate that is in no catalogue has a row",
+			func(t *testing.T, w *world) {
+				replace(w, manifest("kube-apiserver"), "pki/apiserver.crt", "pki/own.crt")
+				replace(w, manifest("kube-apiserver"), "pki/apiserver.key", "pki/own.key")
+				w.Files["/etc/kubernetes/pki/own.crt"] = w.Files["/etc/kubernetes/pki/apiserver.crt"]
+				w.Files["/etc/kubernetes/pki/own.key"] = w.Files["/etc/kubernetes/pki/apiserver.key"]
+			},
+			append(instead("apiserver kube-apiserver Handshake", "apiserver - None NotRead"), "own.crt kube-apiserver Handshake"),
+		},
+		{
 			"an absent key is a fault",
 			func(t *testing.T, w *world) { delete(w.Files, "/etc/kubernetes/pki/apiserver.key") },
 			instead("apiserver kube-apiserver Handshake", "apiserver kube-apiserver None FileUnreadable"),
