@@ -144,7 +144,7 @@ func (a *app) settleRollback(ctx context.Context, t *tree, flags *restartFlags) 
 	if err != nil {
 		return err
 	}
-	got, err := s.settle(ctx, nil, time.Time{})
+	got, err := s.settle(ctx, s.checks(nil, time.Time{}))
 	s.close()
 	fmt.Fprintln(a.Stdout)
 	if printErr := printResults(a.Stdout, got.Results); printErr != nil {

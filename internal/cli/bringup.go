@@ -42,7 +42,7 @@ func (r *recoverRun) bringUp(ctx context.Context, n *node, look *recovery.Node, 
 		}
 		return errors.Join(r.finish(done), err)
 	}
-	got, err := s.settle(ctx, nil, time.Time{})
+	got, err := s.settle(ctx, s.checks(nil, time.Time{}))
 	done.Restarts, done.Results, done.Verification.Proved = got.Restarts, got.Results, got.err() == nil
 	if err == nil {
 		err = got.err()

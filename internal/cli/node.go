@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/kubepki/kubepki/internal/component"
+	"github.com/kubepki/kubepki/internal/restart"
 )
 
 // node is the machine behind a tree: what runs there and who reads which file.
@@ -54,7 +55,8 @@ func (f nodeFiles) ReadDir(name string) ([]string, error) {
 // node looks at what runs on the machine of a tree. runtimeSocket is the user's choice of
 // the container runtime's socket, "" to find it.
 func (a *app) node(t *tree, runtimeSocket string) *node {
-	n := &node{app: a, tree: t, set: component.Discover(nodeFiles{t}, component.Paths{})}
+	n := &node{app: a, tree: t}
+	n.discover()
 	n.socket = n.findSocket(runtimeSocket)
 	switch {
 	case len(n.set.Components) == 0 && len(n.set.Problems) == 0:
@@ -65,6 +67,32 @@ func (a *app) node(t *tree, runtimeSocket string) *node {
 		n.why = fmt.Sprintf("%s is not a running machine: no container runtime has its socket there", a.root)
 	}
 	return n
+}
+
+// discover reads who runs here. A manifest that a restart has moved away is a problem like
+// one that cannot be read: its program is there, and not to be seen.
+func (n *node) discover() {
+	n.set = component.Discover(nodeFiles{n.tree}, component.Paths{})
+	away, err := restart.Left(n.app.root, n.set.Agent.Manifests)
+	if err != nil {
+		n.set.Problems = append(n.set.Problems, component.Problem{Path: n.set.Agent.Manifests, Err: err})
+	}
+	for _, name := range away {
+		n.set.Problems = append(n.set.Problems, component.Problem{Path: name, Err: fmt.Errorf("%s: moved away by a restart that was interrupted, or is under way", name)})
+	}
+}
+
+// putBackManifests undoes what an interrupted restart left, since its program does not come
+// up without.
+func (n *node) putBackManifests() error {
+	restored, err := restart.Restore(n.app.FS, n.app.root, n.set.Agent.Manifests)
+	for _, back := range restored {
+		n.app.notef("put back what an interrupted restart had moved away: %s", back.Manifest)
+	}
+	if len(restored) > 0 {
+		n.discover()
+	}
+	return err
 }
 
 // running says whether the programs of this node can be looked at and restarted.

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
-	"github.com/kubepki/kubepki/internal/component"
 	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/restart"
@@ -45,8 +44,8 @@ kubelet-client-current.pem and kubelet.conf, restarts the kubelet, and waits for
 controller manager and scheduler in that order, each proved; refreshes copies of admin.conf; and says
 what each worker needs. A second run changes nothing.
 
-Without the CA's key on this node it writes signing requests to --csr-dir: have them signed, bring
-the answers back with kubepki certs import, and run it again.
+Without the CA's key on this node it writes signing requests to --csr-dir: have them signed, put the
+certificates beside them, and run it again.
 
 A worker has no CA: on a control plane --worker-bundle DIR writes a file for every worker that is
 not heard of, and kubepki recover --bundle FILE applies it there. The file holds a private key and is
@@ -93,7 +92,7 @@ func (a *app) recoverCommand() *cobra.Command {
 	flags.BoolVar(&run.clockIsRight, "clock-is-right", false, "go on although the clock looks wrong: you have compared it")
 	flags.DurationVar(&run.ifDue, "if-due", recovery.DefaultIfDue, "renew what ends within this `time`")
 	flags.DurationVar(&run.validity, "validity", 0, "lifetime of new certificates (default: the old one's)")
-	flags.StringVar(&run.csrDir, "csr-dir", "", "`directory` for signing requests where the CA's key is elsewhere, and for the kubelet's answer")
+	flags.StringVar(&run.csrDir, "csr-dir", "", "`directory` for signing requests where the CA's key is elsewhere, and for the answers")
 	flags.StringVar(&run.bundle, "bundle", "", "apply this `file` on the worker it was made for")
 	flags.BoolVar(&run.force, "force", false, "with --bundle: trust the bundle's CA rather than the ca.crt of the worker")
 	flags.StringVar(&run.bundles, "worker-bundle", "", "write a bundle for each worker that needs one to this `directory`")
@@ -142,7 +141,7 @@ func (r *recoverRun) run(ctx context.Context) error {
 	defer t.Close()
 	n := r.app.node(t, r.restart.socket)
 	if n.running() && !r.dryRun {
-		if err := r.putBackManifests(n); err != nil {
+		if err := n.putBackManifests(); err != nil {
 			return err
 		}
 	}
@@ -203,18 +202,6 @@ func (r *recoverRun) plan(look *recovery.Node, now time.Time) (*recovery.Plan, e
 	return recovery.PlanBundle(b, look, r.force, now), nil
 }
 
-// putBackManifests undoes what an interrupted restart left, since nothing comes up without.
-func (r *recoverRun) putBackManifests(n *node) error {
-	restored, err := restart.Restore(r.app.FS, r.app.root, n.set.Agent.Manifests)
-	for _, back := range restored {
-		r.app.notef("put back what an interrupted restart had moved away: %s", back.Manifest)
-	}
-	if len(restored) > 0 {
-		n.set = component.Discover(nodeFiles{n.tree}, component.Paths{})
-	}
-	return err
-}
-
 // carryOut does the file part of a plan, then what takes running programs.
 func (r *recoverRun) carryOut(ctx context.Context, t *tree, look *recovery.Node, plan *recovery.Plan, done *Recovery) error {
 	reason := r.settings.cmd.CommandPath()
@@ -257,7 +244,7 @@ func (r *recoverRun) request(ctx context.Context, t *tree, plan *recovery.Plan, 
 		return err
 	}
 	return &attentionError{withHint(fmt.Errorf("signing requests for %d certificates are in %s", len(plan.Requested()), r.csrDir),
-		fmt.Sprintf("have them signed, then: kubepki certs import %s && kubepki recover --csr-dir %s", r.csrDir, r.csrDir))}
+		fmt.Sprintf("have them signed, put the certificates beside them as NAME.crt (kubepki certs sign does), then: kubepki recover --csr-dir %s", r.csrDir))}
 }
 
 // finish prints the structured form; the text has been printed on the way.

@@ -142,6 +142,7 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		return err
 	}
 	var done renewal
+	done.remember(t, plan, r.app.Now())
 	done.backup, err = r.carryOut(ctx, t, plan, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
 	if err != nil {
 		return err
@@ -155,11 +156,15 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	return r.finish(plan, done)
 }
 
-// refuse stops a renewal on a node where it is not known who reads what: the new files
-// could not be brought into use, nor proved.
+// refuse stops a renewal on a node where it is not known who reads what, once that an
+// interrupted restart left is put back: the new files could not be brought into use, nor
+// proved.
 func (r *renewRun) refuse(n *node) error {
-	if r.csrOnly || r.restart.mode == string(restart.Never) || !n.running() || len(n.set.Problems) == 0 {
+	if r.csrOnly || r.restart.mode == string(restart.Never) || !n.running() {
 		return nil
+	}
+	if err := n.putBackManifests(); err != nil || len(n.set.Problems) == 0 {
+		return err
 	}
 	return withHint(n.problems(), "nothing was changed. Mend the file, or renew without looking at programs: --restart never")
 }

@@ -1,17 +1,21 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/component"
 	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/internal/restart"
 	"github.com/kubepki/kubepki/layout"
 )
 
@@ -22,6 +26,9 @@ type renewal struct {
 	node       *node // nil where no programs run
 	dependents []DependentState
 	rolledBack bool
+
+	began   time.Time            // before the first file was replaced
+	written map[string]time.Time // when the old files had been written
 }
 
 // prove brings the programs of the node to use the new files. It also looks at what this
@@ -38,7 +45,7 @@ func (r *renewRun) prove(ctx context.Context, plan *renew.Plan, done *renewal) e
 			old[step.Entry.Name] = step.Old
 		}
 	}
-	done.settlement, err = s.settle(ctx, old, r.app.Now())
+	done.settlement, err = s.settle(ctx, s.checks(old, r.app.Now()))
 	if ctx.Err() != nil {
 		return withHint(fmt.Errorf("interrupted: the new files are in place, not every program uses them yet: %w", ctx.Err()),
 			"to complete it: kubepki certs verify --restart auto")
@@ -65,21 +72,61 @@ func (r *renewRun) rollBack(ctx context.Context, s *settler, plan *renew.Plan, d
 		return withHint(errors.Join(cause, fmt.Errorf("roll back: %w", err)), "the old files: kubepki rollback "+done.backup.ID)
 	}
 	done.rolledBack = true
+	if s.mode == restart.Always { // for the new files; back it goes with as little as possible
+		s.mode, s.restarter.Mode = restart.Auto, restart.Auto
+	}
 	old := map[string]*x509.Certificate{}
 	for _, step := range plan.Steps {
 		if step.Issued != nil {
 			old[step.Entry.Name] = step.Issued
 		}
 	}
-	after, err := s.settle(ctx, old, r.app.Now())
+	checks := s.checks(old, r.app.Now())
+	unread := done.unread(ctx, s, checks)
+	after, err := s.settle(ctx, checks)
 	done.Restarts = append(done.Restarts, after.Restarts...)
-	if err == nil {
-		err = after.err()
+	if stale := proof.Stale(after.Results); err != nil || len(stale) > 0 {
+		return errors.Join(cause, fmt.Errorf("the old files are back, but not in use everywhere: %w", cmp.Or(err, after.err())))
 	}
-	if err != nil {
-		return errors.Join(cause, fmt.Errorf("the old files are back, but not every program uses them: %w", err))
+	// Later proofs, too, go by these times.
+	for name, written := range unread {
+		if target, err := s.tree.Resolve(name); err == nil {
+			_ = os.Chtimes(target, time.Time{}, written)
+		}
 	}
-	return withHint(fmt.Errorf("%w; the old files are back and in use", cause), "the table shows what was seen with the new ones")
+	text := "in use"
+	if err := after.err(); err != nil { // such as those that a kubelet which is down would show
+		text = "nothing uses the new ones; with the old ones, " + err.Error()
+	}
+	return withHint(fmt.Errorf("%w; the old files are back and %s", cause, text), "the table shows what was seen with the new ones")
+}
+
+// unread returns the files of programs that read them once and have run since before the
+// new ones came, with the times at which the old ones had been written. The checks of their
+// rows go by these times: such a program has never seen the new file.
+func (d *renewal) unread(ctx context.Context, s *settler, checks []proof.Check) map[string]time.Time {
+	files := map[string]time.Time{}
+	for i, c := range checks {
+		written, known := d.written[c.File]
+		if !known || !c.Renewed || c.Reload.How != component.Restart {
+			continue
+		}
+		if started, err := s.started(ctx, c.Reader); err == nil && !started.IsZero() && started.Before(d.began) {
+			checks[i].Changed, files[c.File] = written, written
+		}
+	}
+	return files
+}
+
+// remember notes when the files that are about to be replaced were written.
+func (d *renewal) remember(t *tree, plan *renew.Plan, now time.Time) {
+	d.began, d.written = now, map[string]time.Time{}
+	for _, step := range plan.Steps {
+		name := plan.Cluster().CertificatePath(step.Entry)
+		if written, err := t.written(name); err == nil {
+			d.written[name] = written
+		}
+	}
 }
 
 // print writes the proof below the lines about each certificate.

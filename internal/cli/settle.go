@@ -154,22 +154,25 @@ func (n *node) settler(f *restartFlags) (*settler, error) {
 func (s *settler) checks(old map[string]*x509.Certificate, since time.Time) []proof.Check {
 	return proof.Plan(proof.Node{
 		Set: s.set, Snapshot: s.tree.Snapshot, Old: old, Since: since,
-		Changed: func(name string) (time.Time, error) {
-			info, err := os.Lstat(s.tree.Path(name))
-			if err != nil {
-				return time.Time{}, err
-			}
-			changed := info.ModTime()
-			target, err := s.tree.Resolve(name)
-			if err == nil {
-				info, err = os.Stat(target)
-			}
-			if err == nil && info.ModTime().After(changed) {
-				changed = info.ModTime()
-			}
-			return changed, err
-		},
+		Changed: s.tree.written,
 	})
+}
+
+// written tells when a file was written last; of a link, the later one of link and target.
+func (t *tree) written(name string) (time.Time, error) {
+	info, err := os.Lstat(t.Path(name))
+	if err != nil {
+		return time.Time{}, err
+	}
+	changed := info.ModTime()
+	target, err := t.Resolve(name)
+	if err == nil {
+		info, err = os.Stat(target)
+	}
+	if err == nil && info.ModTime().After(changed) {
+		changed = info.ModTime()
+	}
+	return changed, err
 }
 
 // look proves what can be proved within wait, and changes nothing.
@@ -205,14 +208,13 @@ func (s *settler) started(ctx context.Context, name component.Name) (time.Time, 
 
 // settle proves that the programs use what is on disk, restarts those that don't, one at a
 // time, and proves it again.
-func (s *settler) settle(ctx context.Context, old map[string]*x509.Certificate, since time.Time) (settlement, error) {
+func (s *settler) settle(ctx context.Context, checks []proof.Check) (settlement, error) {
 	var got settlement
 	var err error
 	wait := s.wait
 	if s.mode == restart.Always {
 		wait = 0 // they are restarted anyway
 	}
-	checks := s.checks(old, since)
 	if got.Results, err = s.look(ctx, checks, wait); err != nil {
 		return got, err
 	}

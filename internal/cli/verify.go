@@ -84,7 +84,7 @@ func (r *verifyRun) run(ctx context.Context) error {
 	if mode == restart.Never {
 		got.Results, err = s.look(ctx, s.checks(nil, time.Time{}), r.wait())
 	} else {
-		got, err = s.settle(ctx, nil, time.Time{})
+		got, err = s.settle(ctx, s.checks(nil, time.Time{}))
 	}
 	s.close()
 	if printErr := r.print(got); printErr != nil {
