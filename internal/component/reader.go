@@ -82,12 +82,12 @@ func (s Set) reader(c Component, u use) []Reader {
 // certificate for kubelets is presented to every kubelet; this node's stands for all.
 func (s Set) servers(c Component, u use) []Address {
 	var of Name
-	switch {
-	case u.flag == "etcd-certfile":
+	switch u.flag {
+	case "etcd-certfile":
 		return c.Servers("etcd-servers")
-	case u.flag == "kubelet-client-certificate":
+	case "kubelet-client-certificate":
 		of = Kubelet
-	case u.flag == "proxy-client-cert-file":
+	case "proxy-client-cert-file":
 		of = APIServer
 	default:
 		return nil

@@ -338,7 +338,7 @@ func TestTwoClientsShareNoConnection(t *testing.T) {
 func TestAClientPrintsNoCredentials(t *testing.T) {
 	_, files := machine(t)
 	client := dial(t, files, Options{})
-	encoded, err := json.Marshal(client)
+	encoded, err := json.Marshal(client) //nolint:staticcheck // that nothing is exported is the point
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,8 @@ import (
 // How Cluster API keeps kubeconfigs: in Secrets of its own type named <cluster>-kubeconfig,
 // under the key "value".
 const (
-	clusterAPISecret core.SecretType = "cluster.x-k8s.io/secret"
-	kubeconfigSuffix                 = "-kubeconfig"
+	clusterAPISecret = core.SecretType("cluster.x-k8s.io/secret")
+	kubeconfigSuffix = "-kubeconfig"
 	// DefaultSecretKey is the key under which such a Secret has its kubeconfig.
 	DefaultSecretKey = "value"
 )

@@ -498,7 +498,7 @@ func testAge(t *testing.T, l *lab.Lab, n *lab.Node) {
 	}
 	eventually(t, "clients are refused", func() error {
 		if err := readyz(t, n); err == nil || !strings.Contains(err.Error(), "expired") {
-			return fmt.Errorf("%v", err)
+			return fmt.Errorf("%w", err)
 		}
 		return nil
 	})

@@ -153,7 +153,7 @@ func (n *Node) collectEvidence() []Evidence {
 			add(kindCertificate, n.Cluster.CertificatePath(e), certs[0].NotBefore)
 		}
 	}
-	for _, file := range datedFiles(n.files, n.Set.Agent.CertDir, clientPrefix) {
+	for _, file := range datedFiles(n.files, n.Set.Agent.CertDir) {
 		date := strings.TrimSuffix(strings.TrimPrefix(path.Base(file), clientPrefix), ".pem")
 		if t, err := time.Parse(dateLayout, date); err == nil {
 			add(kindKubelet, file, t)

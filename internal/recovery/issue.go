@@ -248,7 +248,7 @@ func (p *Plan) Requests(ctx context.Context, dir string) ([]pkidir.Change, error
 	}
 	base := func(s Step) string { return path.Join(dir, s.entry.Name) }
 	wanted := func(s Step) bool {
-		return s.Action == Request && !(p.snapshot.Exists(base(s)+".key") && p.snapshot.Exists(base(s)+".csr"))
+		return s.Action == Request && (!p.snapshot.Exists(base(s)+".key") || !p.snapshot.Exists(base(s)+".csr"))
 	}
 	keys, err := p.keys(ctx, wanted)
 	if err != nil {

@@ -118,7 +118,7 @@ func (j *judge) clientFile(k *kubeletState, e layout.Entry) {
 		return
 	}
 	k.client = f
-	for _, name := range datedFiles(j.files, j.Set.Agent.CertDir, clientPrefix) {
+	for _, name := range datedFiles(j.files, j.Set.Agent.CertDir) {
 		if p, f := j.storeFile(name, e); f.reason == "" {
 			k.useful, k.dated = p, true
 			return
@@ -132,7 +132,7 @@ func (j *judge) clientFile(k *kubeletState, e layout.Entry) {
 // storeCopy returns a dated file with the same certificate, which an earlier run may have
 // made, or else the pair itself.
 func (j *judge) storeCopy(p *pair, e layout.Entry) (*pair, bool) {
-	for _, name := range datedFiles(j.files, j.Set.Agent.CertDir, clientPrefix) {
+	for _, name := range datedFiles(j.files, j.Set.Agent.CertDir) {
 		if other, f := j.storeFile(name, e); f.reason == "" && other.chain[0].Equal(p.chain[0]) {
 			return other, true
 		}

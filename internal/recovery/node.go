@@ -76,14 +76,14 @@ const (
 	dateLayout = "2006-01-02-15-04-05"
 )
 
-// datedFiles lists what a kubelet's certificate store has put into dir under prefix, the
-// newest name first.
-func datedFiles(files Files, dir, prefix string) []string {
+// datedFiles lists the client certificates that a kubelet's certificate store has put into
+// dir, the newest name first.
+func datedFiles(files Files, dir string) []string {
 	names, _ := files.ReadDir(dir)
 	slices.Reverse(names)
 	var found []string
 	for _, name := range names {
-		date, ok := strings.CutPrefix(name, prefix)
+		date, ok := strings.CutPrefix(name, clientPrefix)
 		if ok && len(date) == len(dateLayout)+len(".pem") && strings.HasSuffix(date, ".pem") && date[0] >= '0' && date[0] <= '9' {
 			found = append(found, path.Join(dir, name))
 		}

@@ -59,7 +59,7 @@ func (r *factReader) nodeNames() {
 // clientFiles lists the kubelet's client certificates, the current one first and then from
 // the newest name to the oldest.
 func (r *factReader) clientFiles() []string {
-	return append([]string{r.set.Agent.ClientCertificate()}, datedFiles(r.files, r.set.Agent.CertDir, clientPrefix)...)
+	return append([]string{r.set.Agent.ClientCertificate()}, datedFiles(r.files, r.set.Agent.CertDir)...)
 }
 
 // nodePrefix is in front of the node's name in a kubelet's common name (Node authorizer of

@@ -59,7 +59,7 @@ func (c *Command) Running(ctx context.Context) (KubeletState, error) {
 	since := c.restarted
 	c.mu.Unlock()
 	if err := c.Health(ctx); err != nil {
-		return KubeletState{Detail: err.Error()}, nil
+		return KubeletState{Detail: err.Error()}, nil //nolint:nilerr // that is the answer
 	}
 	return KubeletState{Running: true, Since: since, Detail: "healthy"}, nil
 }

@@ -81,7 +81,7 @@ func (r *Restarter) awaitNew(ctx context.Context, c component.Component, d Done,
 		}
 		return "healthy", true
 	}
-	seen, ok := poll(ctx, pollEvery, look, func(seen string) { r.tell(Event{c.Name, step, seen, began, 0}) })
+	seen, ok := poll(ctx, look, func(seen string) { r.tell(Event{c.Name, step, seen, began, 0}) })
 	if ok {
 		return d, nil
 	}

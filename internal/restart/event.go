@@ -121,12 +121,17 @@ func (r *Restarter) failure(ctx context.Context, c component.Component, began ti
 
 // poll calls look until it is satisfied or ctx ends, and tells progress once a second and
 // whenever what was seen changes. It returns what was seen last.
-func poll(ctx context.Context, every time.Duration, look func(context.Context) (seen string, done bool), tell func(seen string)) (string, bool) {
-	ticker := time.NewTicker(every)
+func poll(ctx context.Context, look func(context.Context) (seen string, done bool), tell func(seen string)) (string, bool) {
+	// A deadline would travel to a server that is asked, and come back as its answer before
+	// ctx has ended here. So what looks is only told when it is over.
+	looking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
 	last, told, ticks := "", "", 0
 	for {
-		seen, done := look(ctx)
+		seen, done := look(looking)
 		if done {
 			return seen, true
 		}
@@ -135,7 +140,7 @@ func poll(ctx context.Context, every time.Duration, look func(context.Context) (
 			return cmp.Or(last, seen), false
 		}
 		last = seen
-		if ticks++; seen != told || time.Duration(ticks)*every >= time.Second {
+		if ticks++; seen != told || time.Duration(ticks)*pollEvery >= time.Second {
 			tell(seen)
 			told, ticks = seen, 0
 		}

@@ -37,7 +37,7 @@ func (h Health) Wait(ctx context.Context, c component.Component) error {
 		}
 		return "healthy", true
 	}
-	seen, ok := poll(ctx, pollEvery, look, func(seen string) {
+	seen, ok := poll(ctx, look, func(seen string) {
 		if h.Progress != nil {
 			h.Progress(Event{c.Name, StepHealth, seen, began, h.Now().Sub(began)})
 		}

@@ -97,7 +97,7 @@ func (r *Restarter) restartKubelet(ctx context.Context, c component.Component) (
 		}
 		return "healthy", true
 	}
-	seen, ok := poll(limit, pollEvery, look, func(seen string) { r.tell(Event{c.Name, StepHealth, seen, began, 0}) })
+	seen, ok := poll(limit, look, func(seen string) { r.tell(Event{c.Name, StepHealth, seen, began, 0}) })
 	if !ok {
 		return d, &Failure{Reason: KubeletFailed, Seen: seen, Since: began}
 	}

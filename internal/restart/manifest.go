@@ -290,7 +290,7 @@ func (r *Restarter) awaitEnd(ctx context.Context, c component.Component, ended f
 	}
 	limit, cancel := context.WithTimeout(ctx, longest+stopMargin)
 	defer cancel()
-	seen, ok := poll(limit, pollEvery, ended, func(seen string) { r.tell(Event{c.Name, StepAway, seen, began, 0}) })
+	seen, ok := poll(limit, ended, func(seen string) { r.tell(Event{c.Name, StepAway, seen, began, 0}) })
 	if !ok {
 		return &Failure{Reason: NotStopped, Seen: seen, Since: began, Err: r.kubeletTrouble(ctx)}
 	}

@@ -41,7 +41,7 @@ func (r *Restarter) restartEtcd(ctx context.Context, c component.Component) (Don
 		}
 		return "recovered", true
 	}
-	_, ok := poll(limit, pollEvery, look, func(seen string) { r.tell(Event{c.Name, StepQuorum, seen, began, 0}) })
+	_, ok := poll(limit, look, func(seen string) { r.tell(Event{c.Name, StepQuorum, seen, began, 0}) })
 	if !ok {
 		return d, &Failure{Reason: EtcdNotRecovered, Seen: "it runs, but the cluster is not as before", Since: began, Err: last}
 	}
@@ -67,7 +67,7 @@ func (r *Restarter) spare(ctx context.Context, c component.Component, member str
 		}
 		return "the cluster can spare it", true
 	}
-	_, _ = poll(limit, pollEvery, look, func(seen string) { r.tell(Event{c.Name, StepQuorum, seen, began, 0}) })
+	_, _ = poll(limit, look, func(seen string) { r.tell(Event{c.Name, StepQuorum, seen, began, 0}) })
 	var refusal *etcd.Refusal
 	switch {
 	case errors.As(refused, &refusal) && !slices.Contains(r.Accept, refusal.Reason):
