@@ -170,7 +170,7 @@ func TestOneControlPlane(t *testing.T) {
 	}
 }
 
-// All nodes of a cluster are told to restart everything at the same moment. They take
+// All nodes of a cluster are told to restart their parts at the same moment. They take
 // turns, and no write that etcd has acknowledged is lost.
 func TestThreeControlPlanesAtOnce(t *testing.T) {
 	t.Parallel()
@@ -186,8 +186,8 @@ func TestThreeControlPlanesAtOnce(t *testing.T) {
 			return turn.Unlock, nil
 		}
 		group.Go(func() {
-			done, err := r.Restart(t.Context(), everything)
-			if err != nil || len(done) != len(everything) {
+			done, err := r.Restart(t.Context(), []component.Name{component.Scheduler, component.APIServer, component.Etcd})
+			if err != nil || len(done) != 3 {
 				t.Errorf("%s: done %+v, error %v", n.Name, done, err)
 			}
 		})
