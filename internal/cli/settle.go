@@ -110,6 +110,9 @@ type settler struct {
 	restarter *restart.Restarter
 	progress  *progress
 	close     func()
+	// restarted has a time before that at which this run started a program again, for when
+	// nobody else knows it.
+	restarted map[component.Name]time.Time
 }
 
 // settler prepares for looking at and restarting the programs of a node. Close it.
@@ -123,7 +126,7 @@ func (n *node) settler(f *restartFlags) (*settler, error) {
 			return nil, err
 		}
 	}
-	s := &settler{node: n, mode: mode, wait: f.wait, progress: n.app.progress()}
+	s := &settler{node: n, mode: mode, wait: f.wait, progress: n.app.progress(), restarted: map[component.Name]time.Time{}}
 	var runtime *restart.Runtime
 	if n.socket != "" {
 		if runtime, err = restart.Open(n.socket); err != nil {
@@ -203,6 +206,9 @@ func (s *settler) started(ctx context.Context, name component.Name) (time.Time, 
 	if errors.Is(err, restart.ErrNotRunning) {
 		return time.Time{}, nil
 	}
+	if known, ok := s.restarted[name]; ok && err != nil {
+		return known, nil
+	}
 	return since, err
 }
 
@@ -222,8 +228,10 @@ func (s *settler) settle(ctx context.Context, checks []proof.Check) (settlement,
 	if len(names) == 0 {
 		return got, nil
 	}
+	began := s.app.Now()
 	got.Restarts, err = s.restarter.Restart(ctx, names)
 	for _, d := range got.Restarts {
+		s.restarted[d.Component] = began
 		s.progress.say("restarted %s in %s (%s)", d.Component, d.Took.Round(100*time.Millisecond), d.Way)
 	}
 	// What was restarted counts even if a later one failed.
