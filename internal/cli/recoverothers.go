@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"time"
@@ -136,7 +134,7 @@ func (r *recoverRun) writeBundle(ctx context.Context, look *recovery.Node, name 
 	}
 	file := path.Join(r.bundles, name+".bundle")
 	folder := r.app.path(r.bundles)
-	if err := r.app.FS.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := r.app.FS.MkdirAll(folder, 0o700); err != nil {
 		return "", fmt.Errorf("make the folder for bundles: %w", err)
 	}
 	return file, r.app.FS.WriteFile(r.app.path(file), data, 0o600)

@@ -234,6 +234,9 @@ func (s *settler) settle(ctx context.Context, checks []proof.Check) (settlement,
 		s.restarted[d.Component] = began
 		s.progress.say("restarted %s in %s (%s)", d.Component, d.Took.Round(100*time.Millisecond), d.Way)
 	}
+	if len(got.Restarts) == 0 {
+		return got, err
+	}
 	// What was restarted counts even if a later one failed.
 	results, lookErr := s.look(context.WithoutCancel(ctx), checks, afterRestart)
 	if lookErr == nil {
@@ -242,8 +245,10 @@ func (s *settler) settle(ctx context.Context, checks []proof.Check) (settlement,
 	return got, errors.Join(err, lookErr)
 }
 
-// afterRestart is how long a program that is healthy again may take to show everything.
-const afterRestart = 10 * time.Second
+// afterRestart is how long a program that is healthy again may take to show everything. The
+// API server behind a shared endpoint may be the next one to restart, and takes half a minute
+// to end in peace.
+const afterRestart = time.Minute
 
 // toRestart names the programs to restart, by the mode.
 func (s *settler) toRestart(results []proof.Result) []component.Name {

@@ -127,6 +127,9 @@ func (r *factReader) manifests() {
 	}
 	if etcd, ok := r.set.Find(component.Etcd); ok {
 		for _, a := range etcd.Servers("advertise-client-urls") {
+			if addr, err := netip.ParseAddr(a.Host); err == nil && addr.IsLoopback() {
+				continue // beside the address for others
+			}
 			r.learnAddress(a.Host, etcd.Manifest+" --advertise-client-urls")
 		}
 	}
@@ -134,7 +137,7 @@ func (r *factReader) manifests() {
 
 func (r *factReader) learnAddress(text, source string) {
 	addr, err := netip.ParseAddr(text)
-	if err != nil || addr.IsUnspecified() || addr.IsLoopback() || r.known(FactAddress) {
+	if err != nil || addr.IsUnspecified() || r.known(FactAddress) {
 		return
 	}
 	r.cluster.AdvertiseAddress = addr.Unmap()
