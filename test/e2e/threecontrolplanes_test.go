@@ -155,7 +155,10 @@ func restartAllAtOnce(t *testing.T, l *lab.Lab) {
 		r, _ := results.Load(n.Name)
 		proved(t, n, parse[cli.Renewal](t, r.(result)).Proof)
 		for _, name := range staticPods() {
-			if got := before[n.Name].restarts(n, name); got != 1 {
+			// A controller manager or scheduler that leads ends itself when its API server is
+			// away for too long, and so starts once more.
+			got := before[n.Name].restarts(n, name)
+			if once := name == component.Etcd || name == component.APIServer; got < 1 || once && got > 1 {
 				t.Errorf("%s of %s was restarted %d times", name, n.Name, got)
 			}
 		}
