@@ -1,29 +1,37 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"fmt"
-	"slices"
+	"io"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/component"
-	"github.com/kubepki/kubepki/internal/etcd"
+	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/restart"
 )
 
 // waitsForPeersError says that etcd cannot come up without the other control planes.
 type waitsForPeersError struct {
-	peers []string // those that are away
-	need  int      // how many of them must come back
+	peers []string // as far as the manifest names them
 }
 
 func (e *waitsForPeersError) Error() string {
-	return fmt.Sprintf("etcd waits for its peers: %d more must come back of %s", e.need, strings.Join(e.peers, ", "))
+	if len(e.peers) == 0 {
+		return "etcd has no leader: it waits for its peers on the other control planes"
+	}
+	return "etcd has no leader: it waits for its peers on " + strings.Join(e.peers, ", ")
 }
 
-// peersGrace is how long etcd may take before its peers are looked at, and between two looks.
-const peersGrace = 10 * time.Second
+// An etcd without a leader is believed to wait for others when two looks find it so. An
+// election among members that are there takes a second or two.
+const (
+	leaderLook  = 10 * time.Second // between two looks
+	leaderLooks = 2
+)
 
 // waitForEtcd is Health.Wait, but ends early when too few of the other members are there for
 // a quorum: they have to be recovered first, and no time here brings them back.
@@ -32,42 +40,87 @@ func (s *settler) waitForEtcd(ctx context.Context, health restart.Health, c comp
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { healthy <- health.Wait(waiting, c) }()
-	look := time.NewTimer(peersGrace)
+	look := time.NewTicker(leaderLook)
 	defer look.Stop()
-	for {
+	for without := 0; ; {
 		select {
 		case err := <-healthy:
 			return err
 		case <-look.C:
-			if state, err := s.etcdState(ctx); err == nil {
-				if err := lackOfPeers(state, c.Flags.Get("name")); err != nil {
-					return err
-				}
+			if without++; !lacksLeader(ctx, c) {
+				without = 0
 			}
-			look.Reset(peersGrace)
+			if without == leaderLooks {
+				return &waitsForPeersError{otherMembers(c)}
+			}
 		}
 	}
 }
 
-// lackOfPeers judges the members as this node's own, which runs and has no quorum, tells
-// them. A peer whose certificate has ended cannot be reached either.
-func lackOfPeers(state etcd.State, own string) error {
-	there := 0
-	var away []string
-	for _, m := range state.Members {
-		switch {
-		case m.Learner:
-		case m.Reachable:
-			there++
-		case m.Name == "":
-			away = append(away, m.ID.String())
-		default:
-			away = append(away, m.Name)
+// otherMembers are the members that the manifest names: those of the time when this one
+// joined, which on the first control plane is none.
+func otherMembers(c component.Component) []string {
+	var names []string
+	for _, member := range strings.Split(c.Flags.Get("initial-cluster"), ",") {
+		if name, _, ok := strings.Cut(member, "="); ok && name != c.Flags.Get("name") {
+			names = append(names, name)
 		}
 	}
-	ownIsUp := slices.ContainsFunc(state.Members, func(m etcd.MemberState) bool { return m.Name == own && m.Reachable })
-	if !ownIsUp || there >= state.Quorum {
-		return nil
+	return names
+}
+
+// lacksLeader says whether etcd runs, knows other members and has no leader. It asks the
+// metrics, since etcd serves clients, and tells who its members are, only with a leader.
+func lacksLeader(ctx context.Context, c component.Component) bool {
+	for _, a := range c.Servers("listen-metrics-urls") {
+		if a.Scheme != "http" {
+			continue
+		}
+		if body, err := fetchMetrics(ctx, a); err == nil {
+			return leaderless(body)
+		}
 	}
-	return &waitsForPeersError{away, state.Quorum - there}
+	return false
+}
+
+// maxMetrics bounds what is read of a metrics page, in bytes.
+const maxMetrics = 4 << 20
+
+func fetchMetrics(ctx context.Context, a component.Address) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, proof.DefaultTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.String()+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: answers %d", request.URL, response.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxMetrics))
+	return string(body), err
+}
+
+// leaderless reads etcd's metrics: etcd_server_has_leader is 0, and etcd_network_known_peers
+// has a line for each member, at times for itself as well.
+func leaderless(metrics string) bool {
+	without, peers := false, false
+	lines := bufio.NewScanner(strings.NewReader(metrics))
+	lines.Buffer(nil, maxMetrics)
+	for lines.Scan() {
+		switch line := lines.Text(); {
+		case strings.HasPrefix(line, "etcd_server_has_leader "):
+			without = strings.TrimPrefix(line, "etcd_server_has_leader ") == "0"
+		case strings.HasPrefix(line, "etcd_network_known_peers{"):
+			_, ids, _ := strings.Cut(line, `{Local="`)
+			local, remote, _ := strings.Cut(ids, `",Remote="`)
+			peers = peers || !strings.HasPrefix(remote, local+`"`)
+		}
+	}
+	return without && peers
 }

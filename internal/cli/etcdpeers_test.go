@@ -1,47 +1,41 @@
 package cli
 
 import (
-	"errors"
 	"slices"
+	"strings"
 	"testing"
 
-	"github.com/kubepki/kubepki/internal/etcd"
+	"github.com/kubepki/kubepki/internal/component"
 )
 
-func TestLackOfPeers(t *testing.T) {
-	up := func(name string) etcd.MemberState {
-		return etcd.MemberState{Member: etcd.Member{Name: name}, Reachable: true}
-	}
-	away := func(name string) etcd.MemberState { return etcd.MemberState{Member: etcd.Member{Name: name, ID: 0xa1}} }
-	learner := func(m etcd.MemberState) etcd.MemberState { m.Learner = true; return m }
+func TestLeaderless(t *testing.T) {
+	const peers = `etcd_network_known_peers{Local="8e9e05c52164694d",Remote="91bc3c398fb3c146"} 1` + "\n"
 	for name, c := range map[string]struct {
-		members []etcd.MemberState
-		quorum  int
-		peers   []string
-		need    int
+		metrics string
+		want    bool
 	}{
-		"alone":                              {[]etcd.MemberState{up("a")}, 1, nil, 0},
-		"one of two":                         {[]etcd.MemberState{up("a"), away("b")}, 2, []string{"b"}, 1},
-		"one of three":                       {[]etcd.MemberState{up("a"), away("b"), away("c")}, 2, []string{"b", "c"}, 1},
-		"two of three have yet to agree":     {[]etcd.MemberState{up("a"), up("b"), away("c")}, 2, nil, 0},
-		"one of five":                        {[]etcd.MemberState{away("b"), away("c"), up("a"), away("d"), away("e")}, 3, []string{"b", "c", "d", "e"}, 2},
-		"learners do not help":               {[]etcd.MemberState{up("a"), away("b"), learner(up("c"))}, 2, []string{"b"}, 1},
-		"learners are not missed":            {[]etcd.MemberState{up("a"), learner(away("c"))}, 1, nil, 0},
-		"this node's own is not up yet":      {[]etcd.MemberState{away("a"), away("b"), up("c")}, 2, nil, 0},
-		"a member that never had a name yet": {[]etcd.MemberState{up("a"), away("")}, 2, []string{"a1"}, 1},
+		"a member that waits for others":     {"# HELP x\n" + peers + "etcd_server_has_leader 0\n", true},
+		"a member of a cluster that works":   {peers + "etcd_server_has_leader 1\n", false},
+		"a single member that just started":  {"etcd_server_has_leader 0\n", false},
+		"a single member that knows itself":  {`etcd_network_known_peers{Local="8e9e",Remote="8e9e"} 1` + "\netcd_server_has_leader 0\n", false},
+		"something else than etcd's metrics": {"<html>etcd_server_has_leader 0</html>", false},
+		"nothing":                            {"", false},
+		"a line without an end":              {strings.Repeat("x", 1<<20), false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			err := lackOfPeers(etcd.State{Members: c.members, Quorum: c.quorum}, "a")
-			var waits *waitsForPeersError
-			if !errors.As(err, &waits) {
-				if c.need > 0 {
-					t.Fatalf("%v, want a lack of %d", err, c.need)
-				}
-				return
-			}
-			if waits.need != c.need || !slices.Equal(waits.peers, c.peers) {
-				t.Errorf("%d of %v, want %d of %v", waits.need, waits.peers, c.need, c.peers)
-			}
-		})
+		if got := leaderless(c.metrics); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestOtherMembersAreThoseOfTheManifest(t *testing.T) {
+	c := component.Component{Flags: component.Flags{
+		"name": {"b"}, "initial-cluster": {"a=https://192.0.2.1:2380,b=https://192.0.2.2:2380"},
+	}}
+	if got := otherMembers(c); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("%v", got)
+	}
+	if got := otherMembers(component.Component{}); got != nil {
+		t.Errorf("without flags: %v", got)
 	}
 }
