@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo servers lab test race fuzz bench lint tidy man oracle clean
+.PHONY: build demo servers lab test race fuzz bench bench-recover lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -43,9 +43,15 @@ fuzz:
 	@sh test/fuzz.sh $(FUZZTIME)
 
 # On the disk, where kubepki syncs what it writes and kubeadm does not, and in memory.
-bench: oracle
+# Then what a renewal costs a control plane that runs.
+bench: oracle servers
 	$(GO) run ./bench
 	if [ -d /dev/shm ]; then $(GO) run ./bench -dir /dev/shm; fi
+	$(GO) run ./bench/lab
+
+# Three control planes and five workers that have expired.
+bench-recover: servers
+	$(GO) run ./bench/lab -recover
 
 lint:
 	$(GO) vet ./...
