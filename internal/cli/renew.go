@@ -249,7 +249,7 @@ func (r *renewRun) printText(plan *renew.Plan, done renewal) error {
 			return err
 		}
 	}
-	if done.backup != nil {
+	if done.backup != nil && !done.rolledBack {
 		r.app.notef("the old files are kept; to go back: kubepki rollback %s", done.backup.ID)
 	}
 	return nil
