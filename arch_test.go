@@ -74,7 +74,7 @@ var rules = map[string]rule{
 			"internal/component", "internal/copies", "internal/recovery", "internal/proof", "internal/restart", "internal/kube", "internal/etcd",
 		}, level3...),
 		outside: []string{
-			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "github.com/vbauerster/mpb",
+			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term",
 			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath",
 		},
 	},

@@ -158,11 +158,15 @@ func (j *judge) dates(file string, cert *x509.Certificate) fault {
 	return fault{}
 }
 
+// days writes a time that has passed in whole days, the first two days in hours or minutes.
 func days(d time.Duration) string {
-	if n := int(d / (24 * time.Hour)); n != 1 {
-		return fmt.Sprintf("%d days", n)
+	switch {
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d minutes", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
 	}
-	return "1 day"
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
 // identity tells whether a certificate is in the place of another, or that of another node.
