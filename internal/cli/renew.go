@@ -52,7 +52,7 @@ func (a *app) renewCommand() *cobra.Command {
 	run.settings.bindAPI(cmd)
 	run.restart.bind(cmd, restart.Auto)
 	flags := cmd.Flags()
-	flags.BoolVar(&run.rollback, "rollback-on-failure", false, "put the old files back when the new ones are not proved to be in use")
+	flags.BoolVar(&run.rollback, "rollback-on-failure", false, "put the old files back when something is not proved to be in use that was before")
 	flags.BoolVar(&run.dependents, "restart-dependents", false, "restart DaemonSets and Deployments that mount a renewed certificate, and wait for them")
 	flags.StringVar(&run.algorithm, "algorithm", "", "algorithm of the new keys: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384 (default: the existing key's)")
 	flags.DurationVar(&run.validity, "validity", 0, "lifetime of the new certificates, such as 2160h (default: the existing certificate's)")
@@ -142,6 +142,9 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		return err
 	}
 	var done renewal
+	if err := r.lookBefore(ctx, n, &done); err != nil {
+		return err
+	}
 	done.remember(t, plan, r.app.Now())
 	done.backup, err = r.carryOut(ctx, t, plan, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
 	if err != nil {

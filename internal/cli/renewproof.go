@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,32 @@ type renewal struct {
 
 	began   time.Time            // before the first file was replaced
 	written map[string]time.Time // when the old files had been written
+	failed  []proof.Result       // with --rollback-on-failure: what was not proved before
+}
+
+// lookBefore remembers what is not proved before anything is replaced: going back cannot
+// help that.
+func (r *renewRun) lookBefore(ctx context.Context, n *node, done *renewal) error {
+	if !r.rollback || !n.running() {
+		return nil
+	}
+	s, err := n.settler(&r.restart)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	results, err := s.look(ctx, s.checks(nil, time.Time{}), 0)
+	done.failed = slices.DeleteFunc(results, func(r proof.Result) bool { return !r.Failed() })
+	return err
+}
+
+// worse says whether something is not proved that was before.
+func (d *renewal) worse() bool {
+	return slices.ContainsFunc(d.Results, func(now proof.Result) bool {
+		return now.Failed() && !slices.ContainsFunc(d.failed, func(before proof.Result) bool {
+			return before.Certificate == now.Certificate && before.Reader == now.Reader
+		})
+	})
 }
 
 // prove brings the programs of the node to use the new files. It also looks at what this
@@ -53,10 +80,10 @@ func (r *renewRun) prove(ctx context.Context, plan *renew.Plan, done *renewal) e
 	if err == nil {
 		err = done.err()
 	}
+	if err != nil && r.rollback && done.backup != nil && done.worse() {
+		return r.rollBack(ctx, s, plan, done, err)
+	}
 	if err != nil {
-		if r.rollback && done.backup != nil {
-			return r.rollBack(ctx, s, plan, done, err)
-		}
 		return unproved(err, done.settlement)
 	}
 	if plan.Renewals() > 0 {

@@ -257,21 +257,6 @@ func TestRuntimeAnswers(t *testing.T) {
 	}
 }
 
-func TestFindRuntime(t *testing.T) {
-	t.Parallel()
-	f := newRuntime(t)
-	r, err := restart.FindRuntime(t.Context(), "", component.Agent{RuntimeEndpoint: "unix://" + f.socket})
-	check(t, err)
-	check(t, r.Close())
-	for endpoint, word := range map[string]string{
-		"npipe:////./pipe/x": "not a unix socket", "unix:///nowhere/x.sock": "/nowhere/x.sock", "": "crio.sock",
-	} {
-		if _, err := restart.FindRuntime(t.Context(), t.TempDir(), component.Agent{RuntimeEndpoint: endpoint}); err == nil || !contains(err.Error(), word) {
-			t.Errorf("%q: error %v", endpoint, err)
-		}
-	}
-}
-
 func TestGrace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

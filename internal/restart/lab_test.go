@@ -76,7 +76,7 @@ func restarterOf(t testing.TB, n *lab.Node) *restart.Restarter {
 	for _, p := range set.Problems {
 		t.Fatal(p)
 	}
-	runtime, err := restart.FindRuntime(context.Background(), n.Root, set.Agent)
+	runtime, err := restart.Open(n.CRISocket())
 	check(t, err)
 	t.Cleanup(func() { _ = runtime.Close() })
 	return &restart.Restarter{

@@ -56,32 +56,6 @@ func Open(socket string) (*Runtime, error) {
 	return &Runtime{Socket: socket, connection: connection, service: cri.NewRuntimeServiceClient(connection)}, nil
 }
 
-// FindRuntime returns the first runtime that answers: the one that the kubelet is
-// configured for, or else one at a usual place. Root goes in front of the paths. The error
-// says what each of them answered.
-func FindRuntime(ctx context.Context, root string, agent component.Agent) (*Runtime, error) {
-	sockets := component.RuntimeSockets()
-	if agent.RuntimeEndpoint != "" {
-		socket, ok := component.SocketPath(agent.RuntimeEndpoint)
-		if !ok {
-			return nil, fmt.Errorf("container runtime %s: not a unix socket", agent.RuntimeEndpoint)
-		}
-		sockets = []string{socket}
-	}
-	var failed []error
-	for _, socket := range sockets {
-		r, err := Open(filepath.Join(root, socket))
-		if err != nil {
-			return nil, err
-		}
-		if _, err = r.Version(ctx); err == nil {
-			return r, nil
-		}
-		failed = append(failed, err, r.Close())
-	}
-	return nil, fmt.Errorf("no container runtime answers: %w", errors.Join(failed...))
-}
-
 // maxSocketPath is what fits into the kernel's sockaddr_un.
 const maxSocketPath = 107
 
