@@ -21,7 +21,7 @@ demo: build
 	@sh test/demo.sh bin/kubepki
 
 oracle:
-	@test/kubernetes/build.sh kubeadm kubeconfigcheck
+	@test/kubernetes/build.sh kubeadm kubectl kubeconfigcheck
 
 test: oracle servers
 	$(GO) test -timeout 30m ./...
