@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/restart"
 	"github.com/kubepki/kubepki/layout"
-	"github.com/kubepki/kubepki/pki"
 )
 
 // restartFlags are the flags of commands that look at what runs on the node and may
@@ -267,11 +265,31 @@ func (s *settler) toRestart(results []proof.Result) []component.Name {
 	return proof.Stale(results)
 }
 
-// turn keeps two nodes from restarting parts of the control plane at the same time. Without
-// an API to agree over, etcd's own quorum has to do.
+// turn keeps two nodes from restarting parts of the control plane at the same time. It asks
+// the node's own API server first: the one behind a shared address may be the very one that
+// another node restarts, and must not be taken for an API that is away. Without any to agree
+// over, etcd's own quorum has to do.
 func (s *settler) turn(ctx context.Context) (func(), error) {
+	servers := []string{""} // that of admin.conf
+	if own, ok := s.set.Find(component.APIServer); ok {
+		for _, l := range own.Listeners() {
+			servers = append([]string{l.Address.String()}, servers...)
+		}
+	}
+	for _, server := range servers {
+		release, err := s.turnFrom(ctx, server)
+		if err == nil || !kube.NoAPI(err) {
+			return release, err
+		}
+		s.app.log.Info("no turn among the nodes", "error", err)
+	}
+	return func() {}, nil
+}
+
+// turnFrom asks one API server for the turn.
+func (s *settler) turnFrom(ctx context.Context, server string) (release func(), err error) {
 	admin, _ := layout.Find(layout.NameAdmin)
-	client, err := kube.Open(s.tree.Cluster.CertificatePath(admin), kube.Options{Read: s.tree.Read})
+	client, err := kube.Open(s.tree.Cluster.CertificatePath(admin), kube.Options{Read: s.tree.Read, Server: server})
 	if err != nil {
 		s.app.warnf("the other nodes are not told that this one restarts: %v", err)
 		return func() {}, nil
@@ -282,22 +300,19 @@ func (s *settler) turn(ctx context.Context) (func(), error) {
 			s.progress.waiting("the turn to restart", holder+" restarts its programs")
 		},
 	})
-	switch {
-	case err == nil:
-		return func() {
-			// The API server may just have come back; the turn ends by itself if it has not.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kube.DefaultTimeout)
-			defer cancel()
-			if err := turn.Release(ctx); err != nil {
-				s.app.log.Info("the turn to restart was not given back", "error", err)
-			}
-			client.Close()
-		}, nil
-	case kube.NoAPI(err):
-		s.app.log.Info("no turn among the nodes", "error", err)
-		return func() {}, nil
+	if err != nil {
+		client.Close()
+		return nil, err
 	}
-	return nil, err
+	return func() {
+		// The API server may just have come back; the turn ends by itself if it has not.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kube.DefaultTimeout)
+		defer cancel()
+		if err := turn.Release(ctx); err != nil {
+			s.app.log.Info("the turn to restart was not given back", "error", err)
+		}
+		client.Close()
+	}, nil
 }
 
 // name is this node's, as far as anything says it.
@@ -309,61 +324,4 @@ func (n *node) name() string {
 		return etcd.Flags.Get("name")
 	}
 	return n.app.hostName()
-}
-
-// etcdState looks at the cluster of this node's etcd, with the client certificates of the
-// tree.
-func (s *settler) etcdState(ctx context.Context) (etcd.State, error) {
-	server, _ := s.set.Find(component.Etcd)
-	var endpoints []string
-	for _, l := range server.Listeners() {
-		if l.Flag == "cert-file" {
-			endpoints = append(endpoints, l.Address.String())
-		}
-	}
-	config, err := s.etcdTLS()
-	if err != nil {
-		return etcd.State{}, err
-	}
-	client, err := etcd.Dial(ctx, etcd.Config{Endpoints: endpoints, TLS: config})
-	if err != nil {
-		return etcd.State{}, err
-	}
-	defer client.Close()
-	return client.Look(ctx)
-}
-
-// etcdTLS is a client of etcd: with the API server's certificate, else the one for probes.
-func (s *settler) etcdTLS() (*tls.Config, error) {
-	ca, _ := layout.Find(layout.NameEtcdCA)
-	bundle, err := s.tree.Certificates(ca)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	for _, c := range bundle {
-		roots.AddCert(c)
-	}
-	var errs []error
-	for _, name := range []string{"apiserver-etcd-client", "etcd-healthcheck-client"} {
-		entry, _ := layout.Find(name)
-		chain, err := s.tree.Certificates(entry)
-		var key *pki.Key
-		if err == nil {
-			key, err = s.tree.Key(entry)
-		}
-		if err == nil {
-			err = pki.CheckPair(chain[0], key)
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		pair := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
-		for _, c := range chain {
-			pair.Certificate = append(pair.Certificate, c.Raw)
-		}
-		return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, Time: s.app.Now}, nil
-	}
-	return nil, errors.Join(errs...)
 }
