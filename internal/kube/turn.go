@@ -87,7 +87,7 @@ type acquirer struct {
 	holder  string
 	version string    // the resourceVersion last seen
 	seen    time.Time // when it was first seen
-	silent  time.Time // since when the API has not answered; zero when it does
+	silent  time.Time // since when the API has not answered, or refused; zero when it does
 }
 
 // look takes the Lease if it is free, and returns it. It returns nil when somebody else holds
@@ -138,16 +138,28 @@ func (a *acquirer) free(lease *coordination.Lease, now time.Time) bool {
 	return now.Sub(a.seen) >= lasts
 }
 
-// patient says whether to go on in spite of err: only while somebody else is at work.
+// rolesUnknown is how long an API server that has just started may refuse everybody, since
+// it has yet to read the roles.
+const rolesUnknown = 10 * time.Second
+
+// patient says whether to go on in spite of err: while somebody else is at work, whose API
+// server this may be, or while a refusal may be one of a server that has just started.
 func (a *acquirer) patient(err error) bool {
-	if !NoAPI(err) || a.holder == "" || a.holder == a.options.Holder {
+	var limit time.Duration
+	refused, others := ReasonOf(err) == Forbidden, a.holder != "" && a.holder != a.options.Holder
+	switch {
+	case others && (refused || NoAPI(err)):
+		limit = a.options.Duration
+	case refused:
+		limit = rolesUnknown
+	default:
 		return false
 	}
 	now := a.options.Now()
 	if a.silent.IsZero() {
 		a.silent = now
 	}
-	return now.Sub(a.silent) < a.options.Duration
+	return now.Sub(a.silent) < limit
 }
 
 func holderOf(lease *coordination.Lease) string {
