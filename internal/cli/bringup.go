@@ -27,7 +27,8 @@ func (r *recoverRun) bringUp(ctx context.Context, n *node, look *recovery.Node, 
 	// The others need these two. They may also have started before the files were repaired, and
 	// are then well only after a restart.
 	if err := r.waitFor(ctx, s, component.Etcd, component.APIServer); err != nil {
-		return errors.Join(r.finish(done), r.waiting(err, done))
+		err = r.waiting(err, done) // which is part of what is printed
+		return errors.Join(r.finish(done), err)
 	}
 	got, err := s.settle(ctx, s.checks(nil, time.Time{}))
 	if err == nil {
