@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -123,7 +124,8 @@ func (b *bench) renewFiles(ctx context.Context, n *lab.Node) error {
 	if _, err := os.Stat(kubeadm); err != nil || os.Geteuid() != 0 {
 		progress("kubeadm cannot be used here: the files are renewed by kubepki")
 		out, err := exec.CommandContext(ctx, b.kubepki, "--root", n.Root, "certs", "renew", "all", "--restart", "never", "--wait", "0s").CombinedOutput()
-		if _, failed := err.(*exec.ExitError); err != nil && !failed { // what is not proved yet is no failure here
+		var unproved *exec.ExitError // what is not proved yet is no failure here
+		if err != nil && !errors.As(err, &unproved) {
 			return fmt.Errorf("%w\n%s", err, out)
 		}
 		return nil
