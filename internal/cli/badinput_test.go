@@ -151,12 +151,13 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 func TestLinkedFoldersAndFiles(t *testing.T) {
 	t.Parallel()
 	root := newTree(t)
-	elsewhere := t.TempDir()
+	elsewhere := filepath.Join(root, "srv")
 	pki := filepath.Join(root, "etc/kubernetes/pki")
 	admin := filepath.Join(root, "etc/kubernetes/admin.conf")
 	if err := errors.Join(
-		os.CopyFS(filepath.Join(elsewhere, "pki"), os.DirFS(pki)), os.RemoveAll(pki), os.Symlink(filepath.Join(elsewhere, "pki"), pki),
-		os.Rename(admin, filepath.Join(elsewhere, "admin.conf")), os.Symlink(filepath.Join(elsewhere, "admin.conf"), admin),
+		// Links mean what they mean on the machine whose files these are.
+		os.CopyFS(filepath.Join(elsewhere, "pki"), os.DirFS(pki)), os.RemoveAll(pki), os.Symlink("/srv/pki", pki),
+		os.Rename(admin, filepath.Join(elsewhere, "admin.conf")), os.Symlink("../../srv/admin.conf", admin),
 	); err != nil {
 		t.Fatal(err)
 	}
