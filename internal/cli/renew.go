@@ -129,7 +129,9 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		return err
 	}
 	defer t.Close()
-	if r.settings.config == "" && !r.csrOnly {
+	n := r.app.node(t, r.restart.socket)
+	// The server of files that only lie here is another machine's, or nobody's.
+	if r.settings.config == "" && !r.csrOnly && n.running() {
 		question := r.app.askCluster(ctx, t)
 		defer question.tell(r.app, t.Snapshot)
 	}
@@ -137,7 +139,6 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	if r.dryRun {
 		return r.finish(plan, renewal{})
 	}
-	n := r.app.node(t, r.restart.socket)
 	if err := r.refuse(n); err != nil {
 		return err
 	}
