@@ -235,8 +235,13 @@ func (s *settler) settle(ctx context.Context, checks []proof.Check) (settlement,
 	if len(got.Restarts) == 0 {
 		return got, err
 	}
-	// What was restarted counts even if a later one failed.
-	results, lookErr := s.look(context.WithoutCancel(ctx), checks, afterRestart)
+	// What was restarted counts even if a later one failed. Who presses Ctrl-C is shown how
+	// things are, and waits for nothing more.
+	wait = afterRestart
+	if ctx.Err() != nil {
+		wait = 0
+	}
+	results, lookErr := s.look(context.WithoutCancel(ctx), checks, wait)
 	if lookErr == nil {
 		got.Results = results
 	}
