@@ -68,14 +68,33 @@ var rules = map[string]rule{
 		house:   []string{"pki", "layout", "internal/kubeconfig"},
 		outside: []string{"k8s.io/client-go", "k8s.io/api", "k8s.io/apimachinery"},
 	},
+	"internal/csr": {
+		house:   []string{"pki"},
+		outside: []string{"k8s.io/api", "k8s.io/apimachinery", "cel.dev/cel-go", "sigs.k8s.io/yaml"},
+		never:   []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"},
+	},
+	"internal/csr/csrtest": {house: []string{"pki", "internal/csr"}, outside: []string{"k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/yaml"}},
+	"internal/config": {
+		house:   []string{"internal/csr"},
+		outside: []string{"k8s.io/apimachinery", "sigs.k8s.io/yaml"},
+		never:   []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"},
+	},
+	"internal/controller": {
+		house: []string{"pki", "internal/csr", "internal/config", "internal/kube"},
+		outside: []string{
+			"sigs.k8s.io/controller-runtime", "k8s.io/client-go", "k8s.io/api", "k8s.io/apimachinery", "github.com/prometheus/client_golang",
+			"github.com/go-logr/logr", "github.com/fsnotify/fsnotify", "golang.org/x/time",
+		},
+	},
 	"internal/cli": {
 		house: append([]string{
+			"internal/csr", "internal/config", "internal/controller",
 			"internal/create", "internal/renew", "internal/external", "internal/inventory", "internal/kubeadm",
 			"internal/component", "internal/copies", "internal/recovery", "internal/proof", "internal/restart", "internal/kube", "internal/etcd",
 		}, level3...),
 		outside: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term",
-			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath",
+			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath", "k8s.io/api", "k8s.io/apimachinery",
 		},
 	},
 	"internal/testpki": {house: append([]string{"internal/create"}, level3...), never: offline},

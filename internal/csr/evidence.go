@@ -52,8 +52,8 @@ func (j *judgement) ownMachine() *machine {
 		j.wait(ReasonMachineAmbiguous, "%d Machines refer to node %s", len(own), j.node)
 		return nil
 	case m.deleting:
-		j.saw(claim, m.source, Strong, false, "is being deleted")
-		j.wait(ReasonMachineDeleting, "%s of the node is being deleted", m.source)
+		j.saw(claim, m.source, Strong, false, "is being deleted or has failed")
+		j.wait(ReasonMachineDeleting, "%s of the node is being deleted or has failed", m.source)
 		return nil
 	case n == nil:
 		return nil
@@ -177,6 +177,7 @@ func (j *judgement) isControlPlane() bool {
 // checkOthers refuses what is another node's. What another node merely says of itself, in its status, counts
 // for nothing against strong evidence: else one node could block all others.
 func (j *judgement) checkOthers(s *san) {
+	noted := false // one that claims it is enough, out of thousands
 	for _, c := range j.w.claims[s.key] {
 		weak := c.class == claimNodeStatus || c.fading
 		switch {
@@ -184,7 +185,10 @@ func (j *judgement) checkOthers(s *san) {
 			continue
 		case c.class == claimMachine && (c.elsewhere != "" && !j.w.inCluster(true, c.elsewhere)):
 			continue
+		case weak && noted:
+			continue
 		case weak && s.strong:
+			noted = true
 			j.saw(s.key, c.id, Weak, false, "claims it, too")
 			continue
 		}
@@ -200,6 +204,7 @@ func (j *judgement) checkOthers(s *san) {
 		}
 		switch {
 		case weak:
+			noted = true
 			j.saw(s.key, c.id, Weak, false, "claims it, too")
 			j.wait(ReasonEvidenceConflict, "%s is claimed by %s", s.key, owner)
 		case s.strong:
