@@ -20,7 +20,7 @@ import (
 // Decider applies one policy. It may be used by several goroutines.
 type Decider struct {
 	policy Policy
-	rules  *ruleSet
+	rules  ruleSet
 }
 
 // NewDecider checks a policy and compiles its rules.
