@@ -1,0 +1,149 @@
+package config_test
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/internal/csr"
+)
+
+const head = "apiVersion: kubepki.io/v1alpha1\nkind: ControllerConfiguration\n"
+
+// The configuration as users write it; every field that the format has.
+const full = head + `approver:
+  enabled: true
+  shadow: false
+  signers: [kubernetes.io/kubelet-serving, kubernetes.io/kube-apiserver-client-kubelet]
+  deny: true
+  maxExpiration: 8784h
+  keys: {minRSABits: 2048, maxRSABits: 8192, curves: [P-256, P-384, P-521], ed25519: true}
+  cluster:
+    name: kubernetes
+    domain: cluster.local
+    podCIDRs: [10.244.0.0/16]
+    serviceCIDRs: [10.96.0.0/12]
+    apiServerNames: [api.corp.example.com]
+    apiServerAddresses: [10.0.0.100]
+  evidence:
+    machines: true
+    egressIPs: true
+    inventory:
+    - {node: bm-1, names: [bm-1, bm-1.corp.example.com], addresses: [10.0.0.41]}
+    servedCertificate: {enabled: true, caFile: /etc/kubernetes/pki/ca.crt, timeout: 3s}
+    dns: {enabled: false, required: false, timeout: 2s}
+    nodeStatus: veto
+  bootstrap:
+    requesters:
+    - {user: "system:serviceaccount:openshift-machine-config-operator:node-bootstrapper", groups: ["system:serviceaccounts:openshift-machine-config-operator", "system:serviceaccounts", "system:authenticated"]}
+    - {group: "system:bootstrappers:kubeadm:default-node-token"}
+    window: 2h
+    tokenBindings: [{token: abc123, machine: m-worker-c}]
+  budgets: {perRequester: {burst: 5, per: 10m}}
+  rules: [{name: a, match: "true", denyIf: "false", message: m}]
+signer: {enabled: false, signers: [{name: kubernetes.io/kubelet-serving, certFile: ca.crt, keyFile: /k/ca.key, maxDuration: 8760h}]}
+cleaner: {enabled: false}
+`
+
+func TestLoad(t *testing.T) {
+	c, err := config.Load([]byte(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Resolve("/conf")
+	if c.Signer.Signers[0].CertFile != "/conf/ca.crt" || c.Signer.Signers[0].KeyFile != "/k/ca.key" {
+		t.Errorf("%+v", c.Signer)
+	}
+	if c.Approver.Evidence.ServedCertificate.AddressFrom != csr.AddressFromStrong || c.Cleaner.Pending.Duration != 24*time.Hour {
+		t.Errorf("defaults are missing: %+v", c)
+	}
+}
+
+func TestAnEmptyConfigurationIsTheDefault(t *testing.T) {
+	c, err := config.Load([]byte(head))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := config.Default(); !reflect.DeepEqual(*c, want) {
+		t.Errorf("have %+v\nwant %+v", *c, want)
+	}
+}
+
+func TestWhatIsPrintedIsTakenBack(t *testing.T) {
+	for _, text := range []string{head, full} {
+		c, err := config.Load([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		printed, err := c.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(printed), "null") {
+			t.Errorf("null in\n%s", printed)
+		}
+		again, err := config.Load(printed)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, printed)
+		}
+		reprinted, err := again.Marshal()
+		if err != nil || string(printed) != string(reprinted) {
+			t.Errorf("have\n%s\nwant\n%s\n%v", reprinted, printed, err)
+		}
+	}
+}
+
+func TestErrorsNameTheField(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                              "apiVersion",
+		"kind: ControllerConfiguration": "apiVersion",
+		head + "aprover: {}":            `unknown field "aprover"`,
+		head + "approver: {evidence: {inventry: []}}":                                                                  `unknown field "inventry"`,
+		head + "approver: {deny: true, deny: false}":                                                                   "deny",
+		head + "---\n" + head:                                                                                          "more than one document",
+		head + "approver: {signers: []}":                                                                               "approver.signers: none",
+		head + "approver: {signers: [kubelet-serving]}":                                                                "approver.signers[0]",
+		head + "approver: {maxExpiration: 1m}":                                                                         "approver.maxExpiration",
+		head + "approver: {maxExpiration: soon}":                                                                       "invalid duration",
+		head + "approver: {keys: {minRSABits: 1024}}":                                                                  "approver.keys.minRSABits",
+		head + "approver: {keys: {curves: [P-224]}}":                                                                   "approver.keys.curves[0]",
+		head + "approver: {cluster: {podCIDRs: [10.0.0.0]}}":                                                           "approver.cluster.podCIDRs[0]",
+		head + "approver: {cluster: {apiServerAddresses: [api]}}":                                                      "approver.cluster.apiServerAddresses[0]",
+		head + "approver: {evidence: {nodeStatus: maybe}}":                                                             "approver.evidence.nodeStatus",
+		head + "approver: {evidence: {dns: {required: true}}}":                                                         "approver.evidence.dns.required",
+		head + "approver: {evidence: {inventory: [{node: BM}]}}":                                                       "approver.evidence.inventory[0].node",
+		head + "approver: {evidence: {inventory: [{node: a}, {node: a}]}}":                                             "approver.evidence.inventory[1].node",
+		head + "approver: {evidence: {inventory: [{node: a, addresses: [1.2.3.4]}, {node: b, addresses: [1.2.3.4]}]}}": "listed for a already",
+		head + "approver: {bootstrap: {requesters: [{}]}}":                                                             "approver.bootstrap.requesters[0]",
+		head + "approver: {bootstrap: {tokenBindings: [{token: abc123.secretsecret, machine: a}]}}":                    "without the secret",
+		head + "approver: {rules: [{name: a, denyIf: 'request.no == 1'}]}":                                             "approver.rules[0] (a): denyIf",
+		head + "signer: {enabled: true}":                                                                               "signer.signers",
+		head + "signer: {signers: [{name: a.b/c}]}":                                                                    "certFile",
+		head + "cleaner: {pending: 1s}":                                                                                "cleaner.pending",
+	} {
+		_, err := config.Load([]byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: have %v, want %q", text, err, want)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(head))
+	f.Add([]byte(full))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := config.Load(data)
+		if err != nil {
+			return
+		}
+		printed, err := c.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.Load(printed); err != nil {
+			t.Fatalf("%v\n%s", err, printed)
+		}
+	})
+}
