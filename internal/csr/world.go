@@ -135,6 +135,11 @@ func NewWorld(p Policy) *World {
 // pending requests may be judged differently now. Objects that a World does not read are left aside. An
 // error means that the object is not understood; what was known of it stays.
 func (w *World) Add(object any) (nodes []string, err error) {
+	if u, ok := object.(*unstructured.Unstructured); ok {
+		if object, err = typed(u); err != nil {
+			return nil, err
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch o := object.(type) {
@@ -160,6 +165,11 @@ func (w *World) Add(object any) (nodes []string, err error) {
 
 // Remove forgets an object, and returns nodes as Add does.
 func (w *World) Remove(object any) (nodes []string) {
+	if u, ok := object.(*unstructured.Unstructured); ok {
+		if known, err := typed(u); err == nil {
+			object = known
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch o := object.(type) {

@@ -67,6 +67,8 @@ type Options struct {
 type Client struct {
 	server    string
 	api       kubernetes.Interface
+	config    *rest.Config
+	http      *http.Client
 	transport *http.Transport
 	poll      time.Duration // between two looks at something that is waited for
 }
@@ -131,11 +133,12 @@ func New(data []byte, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", config.Host, err)
 	}
-	api, err := kubernetes.NewForConfigAndClient(config, &http.Client{Transport: roundTripper, Timeout: config.Timeout})
+	client := &http.Client{Transport: roundTripper, Timeout: config.Timeout}
+	api, err := kubernetes.NewForConfigAndClient(config, client)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", config.Host, err)
 	}
-	return &Client{server: config.Host, api: api, transport: transport, poll: time.Second}, nil
+	return &Client{server: config.Host, api: api, config: config, http: client, transport: transport, poll: time.Second}, nil
 }
 
 // Server returns the URL that the client talks to.

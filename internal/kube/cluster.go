@@ -133,8 +133,9 @@ func nodeOf(n *core.Node) Node {
 
 // Bounds on lists. No cluster that kubeadm makes comes near.
 const (
-	pageSize = 50
-	maxPages = 2000
+	pageSize  = 50
+	largePage = 500 // of small objects
+	maxPages  = 2000
 )
 
 // pages calls list for one page after the other.
