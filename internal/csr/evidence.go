@@ -329,6 +329,15 @@ func (j *judgement) kubeletAddress(from AddressSource) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// KubeletAddress returns where a node's kubelet serves, by strong evidence or by what the node says, to be shown to
+// people. A decision goes by kubeletAddress.
+func (w *World) KubeletAddress(node string) netip.AddrPort {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	j := &judgement{w: w, node: node}
+	return j.kubeletAddress(AddressFromNodeStatus)
+}
+
 // fromNodeStatus looks at what the node says of itself.
 func (j *judgement) fromNodeStatus() {
 	n := j.w.nodes[j.node]

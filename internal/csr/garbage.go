@@ -73,8 +73,18 @@ func Garbage(r *certificatesv1.CertificateSigningRequest, l Limits, now time.Tim
 	return GarbagePending, pending && older(created, l.Pending)
 }
 
-// Superseded says whether a newer pending request of the same requester replaces a pending one.
-func (w *World) Superseded(r *certificatesv1.CertificateSigningRequest) bool {
+// GarbageIn is Garbage with what the World knows of newer requests.
+func GarbageIn(w *World, r *certificatesv1.CertificateSigningRequest, l Limits, now time.Time) (reason string, ok bool) {
+	if reason, ok = Garbage(r, l, now); ok {
+		return reason, ok
+	}
+	if l.Superseded > 0 && now.Sub(r.CreationTimestamp.Time) > l.Superseded && w.superseded(r) {
+		return GarbageSuperseded, true
+	}
+	return reason, false
+}
+
+func (w *World) superseded(r *certificatesv1.CertificateSigningRequest) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	known := w.byRequest[r.Name]
