@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo servers lab test race fuzz bench bench-recover lint tidy man oracle clean
+.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -56,6 +56,10 @@ bench: oracle servers
 # Three control planes and five workers that have expired.
 bench-recover: servers
 	$(GO) run ./bench/lab -recover
+
+# kubepki controller against kube-controller-manager; 3,000 nodes, floods. BENCHFLAGS="-only burst" for a part.
+bench-csr: servers
+	$(GO) run ./bench/csr $(BENCHFLAGS)
 
 lint:
 	$(GO) vet ./...

@@ -1,0 +1,135 @@
+// Command csr measures "kubepki controller" against kube-controller-manager: how fast
+// certificates are approved and issued, what a flood does to honest nodes, and how cost grows.
+// Everything happens in one run against one real API server (internal/lab) with RBAC and
+// NodeRestriction: the numbers of two machines, or of two days, cannot be compared, but their
+// ratios can.
+//
+//	go run ./bench/csr [-quick] [-only PART,…] [-pairs 3] [-check]
+//
+// The nodes are objects only: Nodes, and Machines as the evidence for them. Their requests are
+// made beforehand and sent as the nodes themselves, by impersonation. The controller is a
+// process of its own with a service account, as in a cluster; a watch of this program sees
+// when a certificate is there. It needs the servers (test/kubernetes/build.sh).
+//
+// The exit code is 0 even if a target is missed, unless -check is given. With -quick the
+// numbers are small: they show that everything works, and judge nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/kubepki/kubepki/internal/lab"
+)
+
+// part is one measurement.
+type part struct {
+	name string
+	run  func(*bench, context.Context) ([]row, error)
+}
+
+// parts come in this order; the later ones leave the most behind.
+var parts = []part{
+	{"burst", (*bench).burst},
+	{"steady", (*bench).steady},
+	{"growth", (*bench).growth},
+	{"duplicates", (*bench).duplicates},
+	{"hostile", (*bench).hostile},
+}
+
+func main() {
+	quick := flag.Bool("quick", false, "small numbers, which judge nothing")
+	only := flag.String("only", "", "measure only these parts, separated by commas: burst, steady, growth, duplicates, hostile")
+	pairs := flag.Int("pairs", 3, "how often the programs are compared, in turn")
+	dir := flag.String("dir", "", "folder to work in (default: that for temporary files)")
+	keep := flag.String("logs", "", "copy the controller's logs to this folder")
+	check := flag.Bool("check", false, "end with exit code 1 when a target is missed")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	b := &bench{sizes: full, logs: *keep}
+	b.sizes.pairs = *pairs
+	if *quick {
+		b.sizes = small
+	}
+	missed, err := b.run(ctx, *dir, *only)
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench/csr:", err)
+		os.Exit(1)
+	case *check && missed > 0:
+		fmt.Fprintf(os.Stderr, "bench/csr: %d targets missed\n", missed)
+		os.Exit(1)
+	}
+}
+
+// run measures and returns how many targets were missed.
+func (b *bench) run(ctx context.Context, dir, only string) (missed int, err error) {
+	wanted, err := choose(only)
+	if err != nil {
+		return 0, err
+	}
+	if b.sizes.pairs < 1 {
+		return 0, errors.New("-pairs: want at least 1")
+	}
+	if b.work, err = os.MkdirTemp(dir, "bench"); err != nil { // short: sockets lie below it
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.work)) }()
+	bin, err := lab.FindPrograms()
+	if err != nil {
+		return 0, err
+	}
+	progress("build kubepki")
+	b.kubepki = filepath.Join(b.work, "kubepki")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.kubepki, "./cmd/kubepki")
+	build.Dir, build.Stderr = filepath.Dir(filepath.Dir(bin)), os.Stderr
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if err := build.Run(); err != nil {
+		return 0, fmt.Errorf("build kubepki: %w", err)
+	}
+	if err := b.start(ctx, bin); err != nil {
+		return 0, err
+	}
+	defer b.lab.Stop()
+	var rows []row
+	for _, p := range wanted {
+		more, err := p.run(b, ctx)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", p.name, err)
+		}
+		rows = append(rows, more...)
+	}
+	return b.report(rows)
+}
+
+// choose returns the parts with these names, or all.
+func choose(only string) ([]part, error) {
+	if only == "" {
+		return parts, nil
+	}
+	var chosen []part
+	names := strings.Split(only, ",")
+	for _, p := range parts {
+		if slices.Contains(names, p.name) {
+			chosen = append(chosen, p)
+		}
+	}
+	if len(chosen) != len(names) {
+		return nil, fmt.Errorf("-only %s: one of these is no part, or named twice", only)
+	}
+	return chosen, nil
+}
+
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench/csr: "+format+"\n", args...)
+}
