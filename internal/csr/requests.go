@@ -192,15 +192,15 @@ func (w *World) Pending() []string {
 	return names
 }
 
-// PendingFor returns the names of pending requests for a node, whoever made them.
+// PendingFor returns the names of pending requests for a node, whoever made them. Those that a newer one
+// replaces are left out.
 func (w *World) PendingFor(node string) []string {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	var names []string
 	for key := range w.byNode[node] {
-		for _, r := range w.pending[key] {
-			names = append(names, r.name)
-		}
+		list := w.pending[key]
+		names = append(names, list[len(list)-1].name)
 	}
 	slices.Sort(names)
 	return names
