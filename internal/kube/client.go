@@ -96,7 +96,7 @@ func Open(name string, o Options) (*Client, error) {
 // nothing. Every Client has connections of its own, so that two made from the same file
 // prove two logins.
 func New(data []byte, o Options) (*Client, error) {
-	config, err := configOf(data, o)
+	config, err := configOf(data, o, embed)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +161,11 @@ func (c *Client) String() string {
 // LogValue implements slog.LogValuer.
 func (c *Client) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// configOf turns a kubeconfig into client-go's settings, with every file read.
-func configOf(data []byte, o Options) (*rest.Config, error) {
+// filesFunc settles what becomes of the files that a kubeconfig refers to.
+type filesFunc func(*clientcmdapi.Cluster, *clientcmdapi.AuthInfo, Options) error
+
+// configOf turns a kubeconfig into client-go's settings.
+func configOf(data []byte, o Options, files filesFunc) (*rest.Config, error) {
 	file, err := kubeconfig.Parse(data) // strict and bounded, which client-go is not
 	if err != nil {
 		return nil, err
@@ -181,7 +184,7 @@ func configOf(data []byte, o Options) (*rest.Config, error) {
 		// The words of the decoder may quote the file.
 		return nil, errors.New("the kubeconfig is not understood by the API client")
 	}
-	if err := embed(loaded.Clusters[cluster.Name], loaded.AuthInfos[user.Name], o); err != nil {
+	if err := files(loaded.Clusters[cluster.Name], loaded.AuthInfos[user.Name], o); err != nil {
 		return nil, err
 	}
 	overrides := &clientcmd.ConfigOverrides{
