@@ -94,7 +94,7 @@ var rules = map[string]rule{
 		}, level3...),
 		outside: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term",
-			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath", "k8s.io/api", "k8s.io/apimachinery",
+			"sigs.k8s.io/yaml", "k8s.io/client-go/util/jsonpath", "k8s.io/client-go/rest", "k8s.io/api", "k8s.io/apimachinery",
 		},
 	},
 	"internal/testpki": {house: append([]string{"internal/create"}, level3...), never: offline},

@@ -178,32 +178,20 @@ func (b Budget) wait(times decisions, now time.Time) time.Duration {
 	return max(recent[len(recent)-b.Burst].Add(b.Per.Duration).Sub(now), time.Second)
 }
 
-// Pending returns the names of the requests that nobody has decided, oldest first for each requester.
-func (w *World) Pending() []string {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	var names []string
-	for name, r := range w.byRequest {
-		if !r.decided {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
+// Ref names a request with its signer.
+type Ref struct{ Signer, Name string }
 
-// PendingFor returns the names of pending requests for a node, whoever made them. Those that a newer one
-// replaces are left out.
-func (w *World) PendingFor(node string) []string {
+// PendingFor returns the pending requests for a node, whoever made them. Those that a newer one replaces are
+// left out.
+func (w *World) PendingFor(node string) []Ref {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	var names []string
+	var refs []Ref
 	for key := range w.byNode[node] {
 		list := w.pending[key]
-		names = append(names, list[len(list)-1].name)
+		refs = append(refs, Ref{key.signer, list[len(list)-1].name})
 	}
-	slices.Sort(names)
-	return names
+	return refs
 }
 
 // Forget drops the memory of decisions that no budget counts any more. A long-running program calls it

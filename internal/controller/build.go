@@ -1,0 +1,75 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+)
+
+// buildSigner loads the authorities and sets up the signer's queue; nil if the configuration has none.
+func (r *run) buildSigner(context.Context) (*signer, error) {
+	if !r.config.Signer.Enabled {
+		return nil, nil
+	}
+	s := &signer{authorities: map[string]authorityOf{}, caches: r.caches, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, claimed: map[types.UID]bool{}}
+	c, err := ctrl.NewTyped("signer", r.mgr, ctrl.TypedOptions[requestKey]{Reconciler: s, MaxConcurrentReconciles: signerWorkers})
+	if err != nil {
+		return nil, fmt.Errorf("signer: %w", err)
+	}
+	for _, profile := range r.config.Signer.Signers {
+		authority := &fileAuthority{profile: profile, readFile: r.ReadFile, meters: r.meters, log: r.Log}
+		if _, err := authority.load(); err != nil {
+			return nil, err
+		}
+		s.authorities[profile.Name] = authorityOf{authority, profile.MaxDuration.Duration}
+		publish := r.publisher(profile, authority)
+		if err := r.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+			publish.start(ctx)
+			authority.watch(ctx, publish.changed)
+			return nil
+		})); err != nil {
+			return nil, err
+		}
+		requests, err := r.requests(profile.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Watch(source.TypedKind(requests, &certificatesv1.CertificateSigningRequest{}, onApproved())); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// onApproved queues what is to be signed, and nothing else.
+func onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
+	take := func(r *certificatesv1.CertificateSigningRequest, q queue) {
+		if toSign(r) {
+			q.Add(requestKey{r.Spec.SignerName, r.Name})
+		}
+	}
+	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
+			take(e.Object, q)
+		},
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
+			take(e.ObjectNew, q)
+		},
+	}
+}
+
+// buildCleaner lets the cleaner run on the leader.
+func (r *run) buildCleaner() error {
+	c := &cleaner{config: r.config.Cleaner, reader: r.mgr.GetAPIReader(), api: r.writer.api, meters: r.meters, now: r.Now, log: r.Log}
+	return r.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		c.run(ctx)
+		return nil
+	}))
+}

@@ -1,0 +1,229 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/kubepki/kubepki/internal/csr"
+)
+
+// newScheme knows the types of Kubernetes that are read here, and no others.
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, certificatesv1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err) // the types are compiled in
+		}
+	}
+	return scheme
+}
+
+// requestCache holds the requests of one signer, cut down to what is needed.
+func requestCache(mgr manager.Manager, signer string) (cache.Cache, error) {
+	return cache.New(mgr.GetConfig(), cache.Options{
+		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
+		DefaultFieldSelector: fields.OneTermEqualSelector("spec.signerName", signer),
+		DefaultTransform:     stripRequest, DefaultUnsafeDisableDeepCopy: yes(),
+	})
+}
+
+// kindCache holds the objects of one kind that a World reads.
+func kindCache(mgr manager.Manager, k csr.Kind) (cache.Cache, client.Object, error) {
+	o := cache.Options{
+		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
+		DefaultTransform: stripObject, DefaultUnsafeDisableDeepCopy: yes(),
+	}
+	if k.Namespace != "" {
+		o.DefaultNamespaces = map[string]cache.Config{k.Namespace: {}}
+	}
+	if k.Name != "" {
+		o.DefaultFieldSelector = fields.OneTermEqualSelector("metadata.name", k.Name)
+	}
+	if k.LabelSelector != "" {
+		selector, err := labels.Parse(k.LabelSelector)
+		if err != nil {
+			return nil, nil, fmt.Errorf("selector of %s: %w", k.Kind, err)
+		}
+		o.DefaultLabelSelector = selector
+	}
+	c, err := cache.New(mgr.GetConfig(), o)
+	return c, emptyObject(k), err
+}
+
+func emptyObject(k csr.Kind) client.Object {
+	switch k.Kind {
+	case "Node":
+		return &corev1.Node{}
+	case "Service":
+		return &corev1.Service{}
+	case "ConfigMap":
+		return &corev1.ConfigMap{}
+	case "EndpointSlice":
+		return &discoveryv1.EndpointSlice{}
+	case "ServiceCIDR":
+		return &networkingv1.ServiceCIDR{}
+	}
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(k.GroupVersion().WithKind(k.Kind))
+	return u
+}
+
+func yes() *bool {
+	t := true
+	return &t
+}
+
+// served asks the API for one object of a kind: it may not have the kind, or this program no right to it.
+func served(ctx context.Context, reader client.Reader, k csr.Kind) error {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(schema.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Kind + "List"})
+	options := []client.ListOption{client.Limit(1)}
+	if k.Namespace != "" {
+		options = append(options, client.InNamespace(k.Namespace))
+	}
+	if k.Name != "" {
+		options = append(options, client.MatchingFields{"metadata.name": k.Name})
+	}
+	return reader.List(ctx, list, options...)
+}
+
+// issuedMark stands for a certificate that was issued: nothing here needs to read it again.
+var issuedMark = []byte("issued")
+
+// stripRequest keeps of a request what decisions and signers look at. A hundred thousand of them have to fit.
+func stripRequest(object any) (any, error) {
+	r, ok := object.(*certificatesv1.CertificateSigningRequest)
+	if !ok {
+		return object, nil
+	}
+	r.ManagedFields, r.Annotations, r.OwnerReferences, r.GenerateName = nil, nil, nil, ""
+	r.Spec.Extra, r.Spec.UID = nil, ""
+	r.Spec.Groups = internList(r.Spec.Groups)
+	r.Spec.SignerName = internString(r.Spec.SignerName)
+	r.Spec.Usages = internUsages(r.Spec.Usages)
+	if len(r.Status.Certificate) > 0 {
+		r.Status.Certificate = issuedMark
+	}
+	done := len(r.Status.Certificate) > 0 || slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
+		return c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
+	})
+	if !done {
+		return r, nil // conditions are written back as they are
+	}
+	for i := range r.Status.Conditions {
+		r.Status.Conditions[i].Message = ""
+	}
+	// Of an approved one of a bootstrap identity, budgets need the node that it was for.
+	if strings.HasPrefix(r.Spec.Username, "system:node:") {
+		r.Spec.Request = nil
+	}
+	return r, nil
+}
+
+// stripObject keeps of an object what a World reads.
+func stripObject(object any) (any, error) {
+	switch o := object.(type) {
+	case *corev1.Node:
+		return &corev1.Node{
+			ObjectMeta: bare(o.ObjectMeta, true), Spec: corev1.NodeSpec{ProviderID: o.Spec.ProviderID},
+			Status: corev1.NodeStatus{Addresses: o.Status.Addresses, DaemonEndpoints: o.Status.DaemonEndpoints},
+		}, nil
+	case *corev1.Service:
+		return &corev1.Service{
+			ObjectMeta: bare(o.ObjectMeta, false),
+			Spec: corev1.ServiceSpec{
+				ClusterIP: o.Spec.ClusterIP, ClusterIPs: o.Spec.ClusterIPs, ExternalIPs: o.Spec.ExternalIPs, LoadBalancerIP: o.Spec.LoadBalancerIP,
+			},
+			Status: o.Status,
+		}, nil
+	case *unstructured.Unstructured:
+		return stripUnstructured(o), nil
+	case metav1.Object:
+		o.SetManagedFields(nil)
+	}
+	return object, nil
+}
+
+func bare(m metav1.ObjectMeta, withLabels bool) metav1.ObjectMeta {
+	b := metav1.ObjectMeta{
+		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion, CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
+	}
+	if withLabels {
+		b.Labels = m.Labels
+	}
+	return b
+}
+
+// stripUnstructured drops what providers write down in length.
+func stripUnstructured(o *unstructured.Unstructured) *unstructured.Unstructured {
+	o.SetManagedFields(nil)
+	o.SetAnnotations(nil)
+	for _, path := range [][]string{{"spec", "providerSpec"}, {"spec", "bootstrap"}, {"spec", "infrastructureRef"}, {"status", "conditions"}, {"status", "providerStatus"}, {"status", "v1beta2"}, {"status", "deprecated"}} {
+		unstructured.RemoveNestedField(o.Object, path...)
+	}
+	return o
+}
+
+// interned are lists and strings that thousands of requests share.
+var interned = struct {
+	sync.Mutex
+	strings map[string]string
+	lists   map[string][]string
+	usages  map[string][]certificatesv1.KeyUsage
+}{strings: map[string]string{}, lists: map[string][]string{}, usages: map[string][]certificatesv1.KeyUsage{}}
+
+// maxInterned bounds each table: requesters choose what is in them.
+const maxInterned = 1000
+
+func internString(s string) string {
+	interned.Lock()
+	defer interned.Unlock()
+	if known, ok := interned.strings[s]; ok || len(interned.strings) >= maxInterned {
+		if ok {
+			return known
+		}
+		return s
+	}
+	interned.strings[s] = s
+	return s
+}
+
+func internList(list []string) []string { return internIn(&interned.lists, list) }
+
+func internUsages(list []certificatesv1.KeyUsage) []certificatesv1.KeyUsage {
+	return internIn(&interned.usages, list)
+}
+
+func internIn[T ~string](table *map[string][]T, list []T) []T {
+	interned.Lock()
+	defer interned.Unlock()
+	var key strings.Builder
+	for _, s := range list {
+		key.WriteString(string(s))
+		key.WriteByte(0)
+	}
+	if known, ok := (*table)[key.String()]; ok {
+		return known
+	}
+	if len(*table) < maxInterned {
+		(*table)[key.String()] = slices.Clone(list)
+	}
+	return list
+}

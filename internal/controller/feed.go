@@ -1,0 +1,203 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/kubepki/kubepki/internal/csr"
+)
+
+// queue is what events put requests into.
+type queue = workqueue.TypedRateLimitingInterface[requestKey]
+
+// lookAgain is how often kinds are looked for that the API did not have, and old decisions forgotten.
+const lookAgain = 2 * time.Minute
+
+// inventoryEvery is how often an inventory file is looked at.
+const inventoryEvery = 10 * time.Second
+
+// feed keeps the approver's world in step with the cluster and wakes the requests that a change may concern.
+type feed struct {
+	*run
+	approver   *approver
+	controller ctrl.TypedController[requestKey]
+	watched    map[schema.GroupResource]bool // optional kinds
+	inventory  []byte                        // the file as last read
+	queue      queue
+}
+
+// watch sets up the approver's queue with all that feeds it. No request is judged before everything that is watched
+// from the start has been read: a veto that is not known yet would be none.
+func (f *feed) watch(ctx context.Context) error {
+	c, err := ctrl.NewTyped("approver", f.mgr, ctrl.TypedOptions[requestKey]{Reconciler: f.approver, MaxConcurrentReconciles: approverWorkers})
+	if err != nil {
+		return err
+	}
+	f.controller, f.watched = c, map[schema.GroupResource]bool{}
+	// The queue itself, for changes that come from files.
+	if err := c.Watch(source.TypedFunc[requestKey](func(_ context.Context, q queue) error { f.queue = q; return nil })); err != nil {
+		return err
+	}
+	for _, signer := range f.config.Approver.Signers {
+		requests, err := f.requests(signer)
+		if err != nil {
+			return err
+		}
+		if err := c.Watch(source.TypedKind(requests, &certificatesv1.CertificateSigningRequest{}, f.onRequests())); err != nil {
+			return err
+		}
+	}
+	if err := f.watchKinds(ctx); err != nil {
+		return err
+	}
+	return f.mgr.Add(manager.RunnableFunc(f.refresh))
+}
+
+// watchKinds watches what is not watched yet. Of optional kinds those that the API has and shows.
+func (f *feed) watchKinds(ctx context.Context) error {
+	for _, k := range csr.Kinds(f.config.Approver) {
+		gr := k.GroupResource()
+		// A ConfigMap that may not be read, as in clusters without kubeadm, is as good as none.
+		optional := k.Optional || k.Kind == "ConfigMap"
+		key := schema.GroupResource{Group: gr.Group, Resource: gr.Resource + "/" + k.Namespace + "/" + k.Name}
+		if f.watched[key] {
+			continue
+		}
+		if err := served(ctx, f.mgr.GetAPIReader(), k); err != nil {
+			if optional {
+				f.Log.Debug("not watched", "kind", k.Kind, "version", k.GroupVersion().String(), "error", err)
+				continue
+			}
+			return fmt.Errorf("read %s: %w", gr, err)
+		}
+		if err := f.watchKind(k); err != nil {
+			return err
+		}
+		f.watched[key] = true
+		f.Log.Info("watching", "kind", k.Kind, "version", k.GroupVersion().String(), "namespace", k.Namespace, "name", k.Name)
+	}
+	return nil
+}
+
+func (f *feed) watchKind(k csr.Kind) error {
+	c, object, err := kindCache(f.mgr, k)
+	if err == nil {
+		err = f.mgr.Add(c)
+	}
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", k.Kind, err)
+	}
+	return f.controller.Watch(source.TypedKind(c, object, f.onObjects()))
+}
+
+// onRequests takes requests into the world before they are queued.
+func (f *feed) onRequests() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
+	take := func(r *certificatesv1.CertificateSigningRequest, q queue) {
+		nodes, err := f.approver.world.Add(r)
+		if err != nil {
+			f.Log.Error("a request is not understood", "request", r.Name, "error", err)
+		}
+		q.Add(requestKey{r.Spec.SignerName, r.Name})
+		f.wake(nodes, q)
+	}
+	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
+			take(e.Object, q)
+		},
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
+			take(e.ObjectNew, q)
+		},
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*certificatesv1.CertificateSigningRequest], q queue) {
+			f.approver.meters.gone(e.Object.Name)
+			f.wake(f.approver.world.Remove(e.Object), q)
+		},
+	}
+}
+
+// onObjects takes objects into the world and wakes the requests of the nodes that they concern.
+func (f *feed) onObjects() handler.TypedFuncs[client.Object, requestKey] {
+	take := func(o client.Object, q queue) {
+		nodes, err := f.approver.world.Add(o)
+		if err != nil {
+			f.Log.Error("an object is not understood; what was known of it stays", "error", err)
+		}
+		f.wake(nodes, q)
+	}
+	return handler.TypedFuncs[client.Object, requestKey]{
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[client.Object], q queue) { take(e.Object, q) },
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[client.Object], q queue) { take(e.ObjectNew, q) },
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[client.Object], q queue) {
+			f.wake(f.approver.world.Remove(e.Object), q)
+		},
+	}
+}
+
+func (f *feed) wake(nodes []string, q queue) {
+	for _, node := range nodes {
+		for _, ref := range f.approver.world.PendingFor(node) {
+			q.Add(requestKey{ref.Signer, ref.Name})
+		}
+	}
+}
+
+// refresh looks at what cannot be watched: the inventory file, and kinds that appear in the API later.
+func (f *feed) refresh(ctx context.Context) error {
+	inventory, kinds := time.NewTicker(inventoryEvery), time.NewTicker(lookAgain)
+	defer inventory.Stop()
+	defer kinds.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-inventory.C:
+			if err := f.readInventory(f.queue); err != nil {
+				f.Log.Error("the inventory cannot be read; the last one stays", "error", err)
+			}
+		case <-kinds.C:
+			f.approver.world.Forget(f.Now())
+			if err := f.watchKinds(ctx); err != nil {
+				f.Log.Error("kinds of evidence cannot be looked for", "error", err)
+			}
+		}
+	}
+}
+
+// readInventory takes the inventory file in, if it has changed.
+func (f *feed) readInventory(q queue) error {
+	name := f.config.Approver.Evidence.InventoryFile
+	if name == "" {
+		return nil
+	}
+	data, err := f.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if f.inventory != nil && bytes.Equal(data, f.inventory) {
+		return nil
+	}
+	entries, err := csr.ReadInventory(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	nodes, err := f.approver.world.AddInventory("inventory file "+name, entries)
+	if err != nil {
+		return err
+	}
+	f.inventory = data
+	if q != nil {
+		f.wake(nodes, q)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package controller
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/internal/csr"
+)
+
+// meters are what /metrics shows beside controller-runtime's own. Every series exists from the start, so that an
+// alert on a rate works the first time. Signers are those of the configuration: nobody else can make series.
+type meters struct {
+	decisions *prometheus.CounterVec // signer, verdict, reason, shadow
+	pending   *prometheus.GaugeVec   // signer, reason
+	deciding  prometheus.Histogram
+	issuing   *prometheus.HistogramVec // signer
+	evidence  *prometheus.CounterVec   // source
+	signed    *prometheus.CounterVec   // signer, result
+	cleaned   *prometheus.CounterVec   // reason
+	authority *prometheus.GaugeVec     // signer
+	reloads   *prometheus.CounterVec   // signer, result
+
+	mu      sync.Mutex
+	waiting map[string]waitingFor // by request
+}
+
+// waitingFor is what a pending request is counted under.
+type waitingFor struct{ signer, reason string }
+
+// Results of signing and of reading an authority.
+const (
+	resultIssued = "issued"
+	resultFailed = "failed" // the request is none for this signer
+	resultError  = "error"  // tried again
+	resultLoaded = "loaded"
+)
+
+func newMeters(r prometheus.Registerer, c *config.Controller) (*meters, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubepki", Subsystem: "csr", Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubepki", Subsystem: "csr", Name: name, Help: help}, labels)
+	}
+	m := &meters{
+		decisions: counter("decisions_total", "Verdicts on requests, when they change.", "signer", "verdict", "reason", "shadow"),
+		pending:   gauge("pending", "Requests that wait, by what they wait for.", "signer", "reason"),
+		deciding: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "kubepki", Subsystem: "csr", Name: "decision_seconds", Help: "Time to a verdict without looking outside of the API.",
+			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 8),
+		}),
+		issuing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "kubepki", Subsystem: "csr", Name: "issue_seconds", Help: "Time from the creation of a request to its certificate; creation times are whole seconds.",
+			Buckets: prometheus.ExponentialBuckets(0.25, 2, 12),
+		}, []string{"signer"}),
+		evidence:  counter("evidence_errors_total", "Sources outside of the API that gave no answer.", "source"),
+		signed:    counter("signed_total", "Approved requests that were signed or not.", "signer", "result"),
+		cleaned:   counter("cleaned_total", "Requests deleted because they were of no use any more.", "reason"),
+		authority: gauge("authority_expiry_timestamp_seconds", "End of the authority's certificate.", "signer"),
+		reloads:   counter("authority_reloads_total", "Looks at an authority's files that found something new.", "signer", "result"),
+		waiting:   map[string]waitingFor{},
+	}
+	m.startAtZero(c)
+	for _, collector := range []prometheus.Collector{m.decisions, m.pending, m.deciding, m.issuing, m.evidence, m.signed, m.cleaned, m.authority, m.reloads} {
+		if err := r.Register(collector); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *meters) startAtZero(c *config.Controller) {
+	shadow := fmt.Sprint(c.Approver.Shadow)
+	for _, signer := range c.Approver.Signers {
+		for verdict, reasons := range csr.Reasons() {
+			for _, reason := range reasons {
+				if verdict == csr.Ignore {
+					continue
+				}
+				m.decisions.WithLabelValues(signer, string(verdict), reason, shadow)
+				if verdict == csr.Wait {
+					m.pending.WithLabelValues(signer, reason)
+				}
+			}
+		}
+	}
+	for _, s := range c.Signer.Signers {
+		for _, result := range []string{resultIssued, resultFailed, resultError} {
+			m.signed.WithLabelValues(s.Name, result)
+		}
+		m.authority.WithLabelValues(s.Name)
+		m.reloads.WithLabelValues(s.Name, resultLoaded)
+		m.reloads.WithLabelValues(s.Name, resultError)
+		m.issuing.WithLabelValues(s.Name)
+	}
+	for _, source := range []string{SourceServed, SourceDNS} {
+		m.evidence.WithLabelValues(source)
+	}
+	for _, reason := range csr.GarbageReasons() {
+		m.cleaned.WithLabelValues(reason)
+	}
+}
+
+// note counts a verdict if it is not the one that was counted before, and says whether it is new.
+func (m *meters) note(signer string, d csr.Decision, shadow bool) (changed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, known := m.waiting[d.Name]
+	now := waitingFor{signer, d.Reason}
+	if known && d.Verdict == csr.Wait && before == now {
+		return false
+	}
+	m.drop(d.Name)
+	if d.Verdict == csr.Wait {
+		m.waiting[strings.Clone(d.Name)] = now
+		m.pending.WithLabelValues(signer, d.Reason).Inc()
+	}
+	m.decisions.WithLabelValues(signer, string(d.Verdict), d.Reason, fmt.Sprint(shadow)).Inc()
+	return true
+}
+
+// gone ends the count of a request that waits no longer.
+func (m *meters) gone(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drop(name)
+}
+
+func (m *meters) drop(name string) {
+	if before, known := m.waiting[name]; known {
+		m.pending.WithLabelValues(before.signer, before.reason).Dec()
+		delete(m.waiting, name)
+	}
+}
