@@ -36,7 +36,8 @@ type fileAuthority struct {
 	mu        sync.RWMutex
 	cert, key []byte // as last read, good or not
 	current   *pki.Authority
-	err       error // of the last look
+	bundle    []*x509.Certificate // all of the file
+	err       error               // of the last look
 }
 
 // Current implements Authority.
@@ -62,9 +63,10 @@ func (f *fileAuthority) load() (changed bool, err error) {
 		return false, f.err
 	}
 	var loaded *pki.Authority
+	var bundle []*x509.Certificate
 	if err == nil {
 		f.cert, f.key = cert, key
-		loaded, err = parseAuthority(cert, key)
+		loaded, bundle, err = parseAuthority(cert, key)
 	}
 	if f.err = err; err != nil {
 		f.err = fmt.Errorf("authority %s, %s of signer %s: %w", f.profile.CertFile, f.profile.KeyFile, f.profile.Name, err)
@@ -72,23 +74,31 @@ func (f *fileAuthority) load() (changed bool, err error) {
 		f.log.Error("the authority cannot be loaded", "error", f.err, "signing", f.current != nil)
 		return false, f.err
 	}
-	f.current = loaded
+	f.current, f.bundle = loaded, bundle
 	f.meters.reloads.WithLabelValues(f.profile.Name, resultLoaded).Inc()
 	f.meters.authority.WithLabelValues(f.profile.Name).Set(float64(loaded.Certificate.NotAfter.Unix()))
 	f.log.Info("authority loaded", "signer", f.profile.Name, "subject", loaded.Certificate.Subject.String(), "notAfter", loaded.Certificate.NotAfter)
 	return true, nil
 }
 
-func parseAuthority(cert, key []byte) (*pki.Authority, error) {
+func parseAuthority(cert, key []byte) (*pki.Authority, []*x509.Certificate, error) {
 	bundle, err := pki.ParseCertificates(cert)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	signer, err := pki.ParseKey(key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return pki.LoadAuthority(bundle, signer)
+	a, err := pki.LoadAuthority(bundle, signer)
+	return a, bundle, err
+}
+
+// certificates returns all CAs of the file: an old one stays in it for as long as its leaves live.
+func (f *fileAuthority) certificates() []*x509.Certificate {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.bundle
 }
 
 // watch looks at the files until ctx ends, and tells of changes.

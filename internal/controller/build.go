@@ -14,7 +14,7 @@ import (
 )
 
 // buildSigner loads the authorities and sets up the signer's queue; nil if the configuration has none.
-func (r *run) buildSigner(context.Context) (*signer, error) {
+func (r *run) buildSigner() (*signer, error) {
 	if !r.config.Signer.Enabled {
 		return nil, nil
 	}
@@ -29,12 +29,7 @@ func (r *run) buildSigner(context.Context) (*signer, error) {
 			return nil, err
 		}
 		s.authorities[profile.Name] = authorityOf{authority, profile.MaxDuration.Duration}
-		publish := r.publisher(profile, authority)
-		if err := r.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-			publish.start(ctx)
-			authority.watch(ctx, publish.changed)
-			return nil
-		})); err != nil {
+		if err := r.addAuthority(authority); err != nil {
 			return nil, err
 		}
 		requests, err := r.requests(profile.Name)
@@ -46,6 +41,27 @@ func (r *run) buildSigner(context.Context) (*signer, error) {
 		}
 	}
 	return s, nil
+}
+
+// addAuthority watches an authority's files, and publishes its certificates where the configuration says so.
+func (r *run) addAuthority(a *fileAuthority) error {
+	changed := make(chan struct{}, 1)
+	watch := manager.RunnableFunc(func(ctx context.Context) error {
+		a.watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		return nil
+	})
+	if err := r.mgr.Add(watch); err != nil {
+		return err
+	}
+	if t := a.profile.Trust; t.ConfigMap == "" && !t.ClusterTrustBundle {
+		return nil
+	}
+	return r.mgr.Add(&trustPublisher{profile: a.profile, bundle: a.certificates, changed: changed, api: r.api, log: r.Log})
 }
 
 // onApproved queues what is to be signed, and nothing else.

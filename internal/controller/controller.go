@@ -71,6 +71,7 @@ type run struct {
 	config *config.Controller
 	mgr    manager.Manager
 	meters *meters
+	api    kubernetes.Interface
 	writer requestWriter
 	caches map[string]cache.Cache // requests, by signer
 	ready  atomic.Bool
@@ -95,7 +96,7 @@ func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Options: o, config: c, mgr: mgr, writer: requestWriter{api.CertificatesV1().CertificateSigningRequests()}, caches: map[string]cache.Cache{}}
+	r := &run{Options: o, config: c, mgr: mgr, api: api, writer: requestWriter{api.CertificatesV1().CertificateSigningRequests()}, caches: map[string]cache.Cache{}}
 	if r.meters, err = newMeters(metrics.Registry, c); err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (r *run) build(ctx context.Context) error {
 	if !r.config.Approver.Enabled && !r.config.Signer.Enabled && !r.config.Cleaner.Enabled {
 		return errors.New("the configuration switches on neither approver nor signer nor cleaner")
 	}
-	s, err := r.buildSigner(ctx)
+	s, err := r.buildSigner()
 	if err != nil {
 		return err
 	}
