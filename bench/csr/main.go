@@ -51,11 +51,12 @@ func main() {
 	only := flag.String("only", "", "measure only these parts, separated by commas: burst, steady, growth, duplicates, hostile")
 	pairs := flag.Int("pairs", 3, "how often the programs are compared, in turn")
 	dir := flag.String("dir", "", "folder to work in (default: that for temporary files)")
-	keep := flag.String("logs", "", "copy the controller's logs to this folder")
+	keep := flag.String("logs", "", "leave the logs of the controller and of the API server in this folder")
+	program := flag.String("kubepki", "", "measure this program (default: one built from the tree)")
 	check := flag.Bool("check", false, "end with exit code 1 when a target is missed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	b := &bench{sizes: full, logs: *keep}
+	b := &bench{sizes: full, logs: *keep, kubepki: *program}
 	b.sizes.pairs = *pairs
 	if *quick {
 		b.sizes = small
@@ -89,18 +90,18 @@ func (b *bench) run(ctx context.Context, dir, only string) (missed int, err erro
 	if err != nil {
 		return 0, err
 	}
-	progress("build kubepki")
-	b.kubepki = filepath.Join(b.work, "kubepki")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.kubepki, "./cmd/kubepki")
-	build.Dir, build.Stderr = filepath.Dir(filepath.Dir(bin)), os.Stderr
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if err := build.Run(); err != nil {
-		return 0, fmt.Errorf("build kubepki: %w", err)
+	if b.kubepki == "" {
+		if err := b.build(ctx, filepath.Dir(filepath.Dir(bin))); err != nil {
+			return 0, err
+		}
 	}
 	if err := b.start(ctx, bin); err != nil {
 		return 0, err
 	}
-	defer b.lab.Stop()
+	defer func() {
+		err = errors.Join(err, b.keepLogs())
+		b.lab.Stop()
+	}()
 	var rows []row
 	for _, p := range wanted {
 		more, err := p.run(b, ctx)
@@ -110,6 +111,33 @@ func (b *bench) run(ctx context.Context, dir, only string) (missed int, err erro
 		rows = append(rows, more...)
 	}
 	return b.report(rows)
+}
+
+// keepLogs copies the API server's log, if that is wanted. The controller writes its own there.
+func (b *bench) keepLogs() error {
+	n := b.lab.Nodes()[0]
+	c, ok := n.Container("kube-apiserver")
+	if b.logs == "" || !ok {
+		return nil
+	}
+	data, err := os.ReadFile(n.Path(c.LogFile))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(b.logs, "kube-apiserver.log"), data, 0o600)
+}
+
+// build builds kubepki from the tree.
+func (b *bench) build(ctx context.Context, tree string) error {
+	progress("build kubepki")
+	b.kubepki = filepath.Join(b.work, "kubepki")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.kubepki, "./cmd/kubepki")
+	build.Dir, build.Stderr = tree, os.Stderr
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build kubepki: %w", err)
+	}
+	return nil
 }
 
 // choose returns the parts with these names, or all.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
@@ -16,8 +17,10 @@ import (
 // observer sees when certificates are issued in one round.
 type observer struct {
 	round string
-	watch watch.Interface
-	done  chan struct{}
+	begin func(ctx context.Context, version string) (watch.Interface, error)
+	stop  context.CancelFunc
+	done  chan struct{} // closed when it has seen the last it will see
+	err   error         // why; after that
 
 	mu     sync.Mutex
 	first  map[string]time.Time // by asker: its first certificate
@@ -33,31 +36,54 @@ func (b *bench) observe(ctx context.Context, round, signer string, wanted int) (
 	if err != nil {
 		return nil, err
 	}
-	hours := int64(3600)
-	w, err := requests.Watch(ctx, metav1.ListOptions{
-		ResourceVersion: now.ResourceVersion, TimeoutSeconds: &hours,
-		FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(),
-	})
-	if err != nil {
-		return nil, err
-	}
 	o := &observer{
-		round: round, watch: w, done: make(chan struct{}), wanted: wanted, served: make(chan struct{}),
+		round: round, done: make(chan struct{}), wanted: wanted, served: make(chan struct{}),
 		first: map[string]time.Time{}, issued: map[string]bool{},
 	}
-	go o.follow()
+	o.begin = func(ctx context.Context, version string) (watch.Interface, error) {
+		return requests.Watch(ctx, metav1.ListOptions{
+			ResourceVersion: version, FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(),
+		})
+	}
+	ctx, o.stop = context.WithCancel(ctx)
+	go func() {
+		defer close(o.done)
+		o.err = o.follow(ctx, now.ResourceVersion)
+	}()
 	return o, nil
 }
 
-func (o *observer) follow() {
-	defer close(o.done)
-	for event := range o.watch.ResultChan() {
-		r, ok := event.Object.(*certificatesv1.CertificateSigningRequest)
-		if !ok || event.Type == watch.Deleted || len(r.Status.Certificate) == 0 {
-			continue
+// follow watches until ctx ends. The API server ends a watch when its reader falls behind, as
+// happens on a busy machine; the next one goes on where it ended.
+func (o *observer) follow(ctx context.Context, version string) error {
+	for ctx.Err() == nil {
+		w, err := o.begin(ctx, version)
+		if err != nil {
+			return err
 		}
-		o.note(r.Name, time.Now())
+		version, err = o.read(w, version)
+		w.Stop()
+		if err != nil {
+			return err
+		}
 	}
+	return ctx.Err()
+}
+
+// read reads one watch to its end and returns the version up to which it has seen everything.
+func (o *observer) read(w watch.Interface, version string) (string, error) {
+	for event := range w.ResultChan() {
+		switch r := event.Object.(type) {
+		case *certificatesv1.CertificateSigningRequest:
+			version = r.ResourceVersion
+			if event.Type != watch.Deleted && len(r.Status.Certificate) > 0 {
+				o.note(r.Name, time.Now())
+			}
+		default:
+			return version, apierrors.FromObject(event.Object)
+		}
+	}
+	return version, nil
 }
 
 func (o *observer) note(name string, now time.Time) {
@@ -86,7 +112,7 @@ func (o *observer) wait(ctx context.Context, limit time.Duration) error {
 	case <-timer.C:
 		err = fmt.Errorf("after %s", limit)
 	case <-o.done:
-		err = errors.New("the watch has ended")
+		err = errors.Join(errors.New("the watch has ended"), o.err)
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -97,7 +123,7 @@ func (o *observer) wait(ctx context.Context, limit time.Duration) error {
 
 // end stops watching.
 func (o *observer) end() {
-	o.watch.Stop()
+	o.stop()
 	<-o.done
 }
 
