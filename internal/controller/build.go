@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/time/rate"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 )
 
@@ -19,7 +19,7 @@ func (r *run) buildSigner() (*signer, error) {
 		return nil, nil
 	}
 	s := &signer{authorities: map[string]authorityOf{}, caches: r.caches, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, claimed: map[types.UID]bool{}}
-	c, err := ctrl.NewTyped("signer", r.mgr, ctrl.TypedOptions[requestKey]{Reconciler: s, MaxConcurrentReconciles: signerWorkers})
+	c, err := ctrl.NewTyped("signer", r.mgr, queueOptions(s, signerWorkers))
 	if err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
@@ -46,7 +46,7 @@ func (r *run) buildSigner() (*signer, error) {
 // addAuthority watches an authority's files, and publishes its certificates where the configuration says so.
 func (r *run) addAuthority(a *fileAuthority) error {
 	changed := make(chan struct{}, 1)
-	watch := manager.RunnableFunc(func(ctx context.Context) error {
+	watch := everywhere(func(ctx context.Context) error {
 		a.watch(ctx, func() {
 			select {
 			case changed <- struct{}{}:
@@ -63,6 +63,15 @@ func (r *run) addAuthority(a *fileAuthority) error {
 	}
 	return r.mgr.Add(&trustPublisher{profile: a.profile, bundle: a.certificates, changed: changed, api: r.api, log: r.Log})
 }
+
+// everywhere runs on all replicas, so that the next leader is up to date.
+type everywhere func(context.Context) error
+
+// Start implements manager.Runnable.
+func (f everywhere) Start(ctx context.Context) error { return f(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (everywhere) NeedLeaderElection() bool { return false }
 
 // onApproved queues what is to be signed, and nothing else.
 func onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
@@ -83,9 +92,8 @@ func onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, 
 
 // buildCleaner lets the cleaner run on the leader.
 func (r *run) buildCleaner() error {
-	c := &cleaner{config: r.config.Cleaner, reader: r.mgr.GetAPIReader(), api: r.writer.api, meters: r.meters, now: r.Now, log: r.Log}
-	return r.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		c.run(ctx)
-		return nil
-	}))
+	return r.mgr.Add(&cleaner{
+		config: r.config.Cleaner, api: r.writer.api, world: r.world, caches: r.caches,
+		limiter: rate.NewLimiter(deletesPerSecond, 1), meters: r.meters, now: r.Now, log: r.Log,
+	})
 }

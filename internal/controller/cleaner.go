@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -10,102 +11,125 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	certificatesclient "k8s.io/client-go/kubernetes/typed/certificates/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"golang.org/x/time/rate"
 
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/csr"
 )
 
 const (
-	// floodInterval is the time between two passes while there are too many requests.
+	// floodInterval is how often it is looked whether there are too many requests.
 	floodInterval = time.Minute
-	// cleanPause is waited between two deletions: garbage is never urgent.
-	cleanPause = 5 * time.Millisecond
-	cleanPage  = 500
+	// deletesPerSecond leaves the API to those who wait for certificates: garbage is never urgent.
+	deletesPerSecond = 50
+	// cleanPage is how many requests are read at a time; no more are ever held.
+	cleanPage = 500
 )
 
-// cleaner deletes requests that are of no use any more.
+// cleaner deletes requests that are of no use any more: of all signers at each interval, and in a flood what newer
+// requests replace.
 type cleaner struct {
 	config config.Cleaner
-	reader client.Reader
 	api    certificatesclient.CertificateSigningRequestInterface
-	meters *meters
-	now    func() time.Time
-	log    *slog.Logger
+	// world and caches are the approver's, and know what is superseded. Without them there is no flood mode.
+	world   *csr.World
+	caches  map[string]cache.Cache // by signer
+	limiter *rate.Limiter
+	meters  *meters
+	now     func() time.Time
+	log     *slog.Logger
 }
 
-func (c *cleaner) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		flood, err := c.pass(ctx)
-		if err != nil && ctx.Err() == nil {
-			c.log.Error("cleaning", "error", err)
-		}
-		next := c.config.Interval.Duration
-		if flood {
-			next = min(next, floodInterval)
+// Start implements manager.Runnable: it cleans until ctx ends. The leader alone does it.
+func (c *cleaner) Start(ctx context.Context) error {
+	interval, flood := time.NewTicker(c.config.Interval.Duration), time.NewTicker(floodInterval)
+	defer interval.Stop()
+	defer flood.Stop()
+	for pass := c.pass; ; {
+		if err := pass(ctx); err != nil && ctx.Err() == nil {
+			c.log.Error("cleaning ended early", "error", err)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(next):
+			return nil
+		case <-interval.C:
+			pass = c.pass
+		case <-flood.C:
+			pass = c.floodPass
 		}
 	}
 }
 
-// pass deletes what can go. One request that cannot be deleted does not stop the others.
-func (c *cleaner) pass(ctx context.Context) (flood bool, err error) {
-	world := csr.NewWorld(csr.DefaultPolicy())
-	var requests []*certificatesv1.CertificateSigningRequest
-	token := ""
-	for {
-		var page certificatesv1.CertificateSigningRequestList
-		if err := c.reader.List(ctx, &page, &client.ListOptions{Limit: cleanPage, Continue: token}); err != nil {
-			return false, fmt.Errorf("list requests: %w", err)
-		}
-		for i := range page.Items {
-			r := page.Items[i].DeepCopy()
-			r.ManagedFields = nil
-			if _, err := world.Add(r); err != nil {
-				return false, err
-			}
-			r.Spec.Request, r.Spec.Extra = nil, nil
-			requests = append(requests, r)
-		}
-		if token = page.Continue; token == "" {
-			break
-		}
-	}
+// pass deletes what has reached its age. One request that cannot be deleted does not stop the others.
+func (c *cleaner) pass(ctx context.Context) error {
 	limits := csr.Limits{
 		Issued: c.config.Issued.Duration, Denied: c.config.Denied.Duration, Failed: c.config.Failed.Duration,
 		Pending: c.config.Pending.Duration, Approved: c.config.Approved.Duration,
 	}
-	if flood = len(requests) > c.config.Flood.Threshold; flood {
-		limits.Superseded = c.config.Flood.Superseded.Duration
-	}
-	for _, r := range requests {
-		reason, ok := csr.GarbageIn(world, r, limits, c.now())
-		if !ok {
-			continue
+	var failed []error
+	options := metav1.ListOptions{Limit: cleanPage}
+	for {
+		page, err := c.api.List(ctx, options)
+		if err != nil {
+			return errors.Join(append(failed, fmt.Errorf("list requests: %w", err))...)
 		}
-		if deleteErr := c.delete(ctx, r); deleteErr != nil {
-			err = deleteErr
-		} else {
-			c.meters.cleaned.WithLabelValues(reason).Inc()
-			c.log.Debug("deleted", "request", r.Name, "requestor", r.Spec.Username, "reason", reason)
+		for i := range page.Items {
+			if reason, ok := csr.Garbage(&page.Items[i], limits, c.now()); ok {
+				failed = keepSome(failed, c.delete(ctx, &page.Items[i], reason))
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return flood, ctx.Err()
-		case <-time.After(cleanPause):
+		if options.Continue = page.Continue; options.Continue == "" {
+			return errors.Join(failed...)
 		}
 	}
-	return flood, err
 }
 
-// delete deletes the very object that was judged. One that has changed is left for the next pass.
-func (c *cleaner) delete(ctx context.Context, r *certificatesv1.CertificateSigningRequest) error {
-	err := c.api.Delete(ctx, r.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+// floodPass deletes pending requests that a newer one of the same requester replaces, while there are too many.
+func (c *cleaner) floodPass(ctx context.Context) error {
+	if c.world == nil || c.world.PendingCount() <= c.config.Flood.Threshold {
 		return nil
 	}
-	return err
+	limits := csr.Limits{Superseded: c.config.Flood.Superseded.Duration}
+	var failed []error
+	for _, ref := range c.world.Superseded(c.now().Add(-limits.Superseded)) {
+		var r certificatesv1.CertificateSigningRequest
+		if err := c.caches[ref.Signer].Get(ctx, client.ObjectKey{Name: ref.Name}, &r); err != nil {
+			continue // gone
+		}
+		if reason, ok := csr.GarbageIn(c.world, &r, limits, c.now()); ok && reason == csr.GarbageSuperseded {
+			failed = keepSome(failed, c.delete(ctx, &r, reason))
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// keepSome collects errors, of which a few tell as much as thousands.
+func keepSome(failed []error, err error) []error {
+	if err != nil && len(failed) < 5 {
+		failed = append(failed, err)
+	}
+	return failed
+}
+
+// delete deletes the very object that was judged. One that is gone or has changed is left to the next pass.
+func (c *cleaner) delete(ctx context.Context, r *certificatesv1.CertificateSigningRequest, reason string) error {
+	if err := c.limiter.Wait(ctx); err != nil {
+		return err
+	}
+	err := c.api.Delete(ctx, r.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("delete request %s: %w", r.Name, err)
+	}
+	c.meters.cleaned.WithLabelValues(reason).Inc()
+	c.log.Debug("deleted", "request", r.Name, "requestor", r.Spec.Username, "reason", reason)
+	return nil
 }

@@ -17,15 +17,19 @@ import (
 
 	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/csr"
@@ -74,6 +78,7 @@ type run struct {
 	api    kubernetes.Interface
 	writer requestWriter
 	caches map[string]cache.Cache // requests, by signer
+	world  *csr.World             // the approver's
 	ready  atomic.Bool
 }
 
@@ -92,7 +97,9 @@ func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := kubernetes.NewForConfigAndClient(cfg, mgr.GetHTTPClient())
+	wire := rest.CopyConfig(cfg)
+	wire.ContentType, wire.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	api, err := kubernetes.NewForConfigAndClient(wire, mgr.GetHTTPClient())
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +132,7 @@ func (r *run) build(ctx context.Context) error {
 	if err := r.mgr.AddHealthzCheck("alive", healthz.Ping); err != nil {
 		return err
 	}
-	if err := r.mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+	if err := r.mgr.Add(everywhere(func(ctx context.Context) error {
 		for _, c := range r.caches {
 			if !c.WaitForCacheSync(ctx) {
 				return nil
@@ -155,6 +162,22 @@ func (r *run) checkReady(*http.Request) error {
 	return nil
 }
 
+// firstRetry and lastRetry bound the time to the next try of what failed: a request must not wait long for an API server that is back.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
+// queueOptions are those of both queues. They are filled on all replicas, so that the next leader knows the cluster
+// already. A kind that cannot be read yet is waited for, however long: another start would not see more.
+func queueOptions(reconciler reconcile.TypedReconciler[requestKey], workers int) ctrl.TypedOptions[requestKey] {
+	warm := true
+	return ctrl.TypedOptions[requestKey]{
+		Reconciler: reconciler, MaxConcurrentReconciles: workers, EnableWarmup: &warm, CacheSyncTimeout: 365 * 24 * time.Hour,
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[requestKey](firstRetry, lastRetry),
+	}
+}
+
 // requests returns the cache of a signer's requests; approver and signer share it.
 func (r *run) requests(signer string) (cache.Cache, error) {
 	if c := r.caches[signer]; c != nil {
@@ -174,8 +197,9 @@ func (r *run) buildApprover(ctx context.Context, s *signer) error {
 	if err != nil {
 		return err
 	}
+	r.world = csr.NewWorld(policy)
 	a := &approver{
-		decider: decider, world: csr.NewWorld(policy), caches: r.caches, writer: r.writer, signer: s, meters: r.meters,
+		decider: decider, world: r.world, caches: r.caches, writer: r.writer, signer: s, meters: r.meters,
 		observer: &Observer{
 			Policy: policy.Evidence, ReadFile: r.ReadFile, Log: r.Log,
 			Failed: func(source string) { r.meters.evidence.WithLabelValues(source).Inc() },

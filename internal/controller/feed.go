@@ -13,7 +13,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/kubepki/kubepki/internal/csr"
@@ -41,7 +40,7 @@ type feed struct {
 // watch sets up the approver's queue with all that feeds it. No request is judged before everything that is watched
 // from the start has been read: a veto that is not known yet would be none.
 func (f *feed) watch(ctx context.Context) error {
-	c, err := ctrl.NewTyped("approver", f.mgr, ctrl.TypedOptions[requestKey]{Reconciler: f.approver, MaxConcurrentReconciles: approverWorkers})
+	c, err := ctrl.NewTyped("approver", f.mgr, queueOptions(f.approver, approverWorkers))
 	if err != nil {
 		return err
 	}
@@ -62,7 +61,7 @@ func (f *feed) watch(ctx context.Context) error {
 	if err := f.watchKinds(ctx); err != nil {
 		return err
 	}
-	return f.mgr.Add(manager.RunnableFunc(f.refresh))
+	return f.mgr.Add(everywhere(f.refresh))
 }
 
 // watchKinds watches what is not watched yet. Of optional kinds those that the API has and shows.

@@ -194,6 +194,34 @@ func (w *World) PendingFor(node string) []Ref {
 	return refs
 }
 
+// PendingCount returns how many requests nobody has decided.
+func (w *World) PendingCount() int {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	count := 0
+	for _, r := range w.byRequest {
+		if !r.decided {
+			count++
+		}
+	}
+	return count
+}
+
+// Superseded returns the pending requests made before a time that a newer one of the same requester replaces.
+func (w *World) Superseded(before time.Time) []Ref {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	var refs []Ref
+	for key, list := range w.pending {
+		for _, r := range list[:len(list)-1] {
+			if r.created.Before(before) {
+				refs = append(refs, Ref{key.signer, r.name})
+			}
+		}
+	}
+	return refs
+}
+
 // Forget drops the memory of decisions that no budget counts any more. A long-running program calls it
 // now and then.
 func (w *World) Forget(now time.Time) {
