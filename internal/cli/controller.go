@@ -35,7 +35,8 @@ func (a *app) controllerCommand() *cobra.Command {
 		Long: `Runs the approver, and if the configuration says so the signer and the cleaner, until it is told to end. What is approved and why
 is in docs/approver.md. Several replicas may run: one works, the others wait for its Lease.
 
-With --shadow it decides and reports, and changes nothing: try a policy with it beside what approves now.`,
+With --shadow it decides and reports, and changes nothing, signer and cleaner are off: try a policy with it beside what
+approves now.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.configuration(o.config)
@@ -43,7 +44,7 @@ With --shadow it decides and reports, and changes nothing: try a policy with it 
 				return err
 			}
 			if o.shadow {
-				c.Approver.Shadow = true
+				c.Approver.Shadow, c.Signer.Enabled, c.Cleaner.Enabled = true, false, false
 			}
 			if o.printConfig {
 				text, err := c.Marshal()

@@ -112,8 +112,10 @@ func (a *approver) act(ctx context.Context, r *certificatesv1.CertificateSigning
 		return reconcile.Result{}, nil
 	}
 	mine := kind == certificatesv1.CertificateApproved && a.signer.claim(r)
-	defer a.signer.release(r, mine)
 	updated, err := a.writer.decide(ctx, r, kind, d.Reason, conditionMessage(d))
+	if err != nil && mine {
+		a.signer.release(r)
+	}
 	switch {
 	case apierrors.IsNotFound(err):
 		a.meters.gone(r.Name)

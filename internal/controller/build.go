@@ -18,7 +18,7 @@ func (r *run) buildSigner() (*signer, error) {
 	if !r.config.Signer.Enabled {
 		return nil, nil
 	}
-	s := &signer{authorities: map[string]authorityOf{}, caches: r.caches, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, claimed: map[types.UID]bool{}}
+	s := &signer{authorities: map[string]authorityOf{}, caches: r.caches, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, busy: map[types.UID]bool{}}
 	c, err := ctrl.NewTyped("signer", r.mgr, queueOptions(s, signerWorkers))
 	if err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
@@ -36,7 +36,7 @@ func (r *run) buildSigner() (*signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.Watch(source.TypedKind(requests, &certificatesv1.CertificateSigningRequest{}, onApproved())); err != nil {
+		if err := c.Watch(source.TypedKind(requests, &certificatesv1.CertificateSigningRequest{}, s.onApproved())); err != nil {
 			return nil, err
 		}
 	}
@@ -74,10 +74,13 @@ func (f everywhere) Start(ctx context.Context) error { return f(ctx) }
 func (everywhere) NeedLeaderElection() bool { return false }
 
 // onApproved queues what is to be signed, and nothing else.
-func onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
+func (s *signer) onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
 	take := func(r *certificatesv1.CertificateSigningRequest, q queue) {
-		if toSign(r) {
+		switch {
+		case toSign(r):
 			q.Add(requestKey{r.Spec.SignerName, r.Name})
+		case isSettled(r):
+			s.release(r)
 		}
 	}
 	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
@@ -86,6 +89,9 @@ func onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, 
 		},
 		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
 			take(e.ObjectNew, q)
+		},
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*certificatesv1.CertificateSigningRequest], _ queue) {
+			s.release(e.Object)
 		},
 	}
 }

@@ -107,6 +107,14 @@ func served(ctx context.Context, reader client.Reader, k csr.Kind) error {
 // issuedMark stands for a certificate that was issued: nothing here needs to read it again.
 var issuedMark = []byte("issued")
 
+// partial marks a request of which annotations and owners were left out.
+const partial = "kubepki.io/partial"
+
+func isPartial(r *certificatesv1.CertificateSigningRequest) bool {
+	_, is := r.Annotations[partial]
+	return is
+}
+
 // stripRequest keeps of a request what decisions and signers look at. A hundred thousand of them have to fit.
 func stripRequest(object any) (any, error) {
 	r, ok := object.(*certificatesv1.CertificateSigningRequest)
@@ -114,6 +122,7 @@ func stripRequest(object any) (any, error) {
 		return object, nil
 	}
 	r.ManagedFields, r.Annotations, r.OwnerReferences, r.GenerateName = nil, nil, nil, ""
+	r.Labels = bounded(r.Labels)
 	r.Spec.Extra, r.Spec.UID = nil, ""
 	r.Spec.Groups = internList(r.Spec.Groups)
 	r.Spec.SignerName = internString(r.Spec.SignerName)
@@ -133,8 +142,27 @@ func stripRequest(object any) (any, error) {
 	// Of an approved one of a bootstrap identity, budgets need the node that it was for.
 	if strings.HasPrefix(r.Spec.Username, "system:node:") {
 		r.Spec.Request = nil
+	} else if len(r.Spec.Request) > csr.MaxRequest {
+		r.Spec.Request = oversized
 	}
 	return r, nil
+}
+
+// oversized stands for requests that are too large to be read: the verdict on all of them is the same.
+var oversized = make([]byte, csr.MaxRequest+1)
+
+// maxLabels bounds the labels of a request that rules can see, in bytes. Requesters write them.
+const maxLabels = 4 << 10
+
+func bounded(labels map[string]string) map[string]string {
+	size := 0
+	for key, value := range labels {
+		size += len(key) + len(value)
+	}
+	if size > maxLabels {
+		return nil
+	}
+	return labels
 }
 
 // stripObject keeps of an object what a World reads.

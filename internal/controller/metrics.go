@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -64,13 +65,33 @@ func newMeters(r prometheus.Registerer, c *config.Controller) (*meters, error) {
 		reloads:   counter("authority_reloads_total", "Looks at an authority's files that found something new.", "signer", "result"),
 		waiting:   map[string]waitingFor{},
 	}
-	m.startAtZero(c)
-	for _, collector := range []prometheus.Collector{m.decisions, m.pending, m.deciding, m.issuing, m.evidence, m.signed, m.cleaned, m.authority, m.reloads} {
-		if err := r.Register(collector); err != nil {
-			return nil, fmt.Errorf("metrics: %w", err)
-		}
+	if err := m.register(r); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
+	m.startAtZero(c)
 	return m, nil
+}
+
+func (m *meters) register(r prometheus.Registerer) error {
+	return errors.Join(
+		register(r, &m.decisions), register(r, &m.pending), register(r, &m.deciding), register(r, &m.issuing), register(r, &m.evidence),
+		register(r, &m.signed), register(r, &m.cleaned), register(r, &m.authority), register(r, &m.reloads),
+	)
+}
+
+// register takes the collector that is there already, when there is a second run in one process.
+func register[C prometheus.Collector](r prometheus.Registerer, collector *C) error {
+	err := r.Register(*collector)
+	var there prometheus.AlreadyRegisteredError
+	if !errors.As(err, &there) {
+		return err
+	}
+	existing, ok := there.ExistingCollector.(C)
+	if !ok {
+		return err
+	}
+	*collector = existing
+	return nil
 }
 
 func (m *meters) startAtZero(c *config.Controller) {

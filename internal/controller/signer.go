@@ -39,11 +39,14 @@ type signer struct {
 	now         func() time.Time
 	log         *slog.Logger
 
-	mu      sync.Mutex
-	claimed map[types.UID]bool // by the approver, which signs at once
+	mu sync.Mutex
+	// busy are requests that are being approved and signed here, or have been, and of which the caches do not
+	// show it yet: nobody needs to write them a second time.
+	busy map[types.UID]bool
 }
 
-// claim keeps the queue away from a request that the approver is about to approve and sign.
+// claim keeps the queue away from a request that the approver is about to approve and sign. It says whether this
+// signer signs it.
 func (s *signer) claim(r *certificatesv1.CertificateSigningRequest) bool {
 	if s == nil {
 		return false
@@ -53,16 +56,21 @@ func (s *signer) claim(r *certificatesv1.CertificateSigningRequest) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.claimed[r.UID] = true
+	s.busy[r.UID] = true
 	return true
 }
 
-func (s *signer) release(r *certificatesv1.CertificateSigningRequest, claimed bool) {
-	if claimed {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.claimed, r.UID)
-	}
+// release gives a request back to the queue: the caches show what became of it, or nothing has.
+func (s *signer) release(r *certificatesv1.CertificateSigningRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, r.UID)
+}
+
+func (s *signer) isBusy(r *certificatesv1.CertificateSigningRequest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy[r.UID]
 }
 
 // Reconcile signs what others have approved, and what was left over.
@@ -71,29 +79,39 @@ func (s *signer) Reconcile(ctx context.Context, key requestKey) (reconcile.Resul
 	if err := s.caches[key.signer].Get(ctx, client.ObjectKey{Name: key.name}, &r); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	s.mu.Lock()
-	claimed := s.claimed[r.UID]
-	s.mu.Unlock()
 	switch {
 	case !toSign(&r):
 		return reconcile.Result{}, nil
-	case claimed:
+	case s.isBusy(&r):
 		return reconcile.Result{RequeueAfter: signerRetry}, nil
 	}
+	s.claim(&r)
 	return reconcile.Result{}, s.sign(ctx, &r)
 }
 
 // toSign says whether a request is approved, and neither denied, failed nor issued.
 func toSign(r *certificatesv1.CertificateSigningRequest) bool {
-	has := func(kind certificatesv1.RequestConditionType) bool {
-		return slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == kind })
-	}
-	return len(r.Status.Certificate) == 0 && r.DeletionTimestamp == nil &&
-		has(certificatesv1.CertificateApproved) && !has(certificatesv1.CertificateDenied) && !has(certificatesv1.CertificateFailed)
+	return has(r, certificatesv1.CertificateApproved) && !isSettled(r) && r.DeletionTimestamp == nil
 }
 
-// sign issues an approved request, or marks it as failed where it is none for its signer.
-func (s *signer) sign(ctx context.Context, r *certificatesv1.CertificateSigningRequest) error {
+// isSettled says whether no signer has anything to do any more.
+func isSettled(r *certificatesv1.CertificateSigningRequest) bool {
+	return len(r.Status.Certificate) > 0 || has(r, certificatesv1.CertificateDenied) || has(r, certificatesv1.CertificateFailed)
+}
+
+func has(r *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType) bool {
+	return slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == kind })
+}
+
+// sign issues a claimed request, or marks it as failed where it is none for its signer. The claim ends with a
+// failure, else when the caches show the result.
+func (s *signer) sign(ctx context.Context, r *certificatesv1.CertificateSigningRequest) (err error) {
+	defer func() {
+		if err != nil {
+			s.release(r)
+		}
+		err = ignoreOvertaken(err)
+	}()
 	authority := s.authorities[r.Spec.SignerName]
 	log := s.log.With("request", r.Name, "requestor", r.Spec.Username, "signer", r.Spec.SignerName)
 	template, err := csr.Template(r, authority.limit, s.now())
@@ -102,7 +120,7 @@ func (s *signer) sign(ctx context.Context, r *certificatesv1.CertificateSigningR
 		if _, err = s.writer.fail(ctx, r, reasonSignerValidation, err.Error()); err == nil {
 			s.meters.signed.WithLabelValues(r.Spec.SignerName, resultFailed).Inc()
 		}
-		return ignoreOvertaken(err)
+		return err
 	}
 	ca, err := authority.Current()
 	var certificate []byte
