@@ -107,8 +107,10 @@ func served(ctx context.Context, reader client.Reader, k csr.Kind) error {
 // issuedMark stands for a certificate that was issued: nothing here needs to read it again.
 var issuedMark = []byte("issued")
 
-// partial marks a request of which annotations and owners were left out.
+// partial marks a request of which something that belongs to others was left out.
 const partial = "kubepki.io/partial"
+
+var partialMark = map[string]string{partial: ""}
 
 func isPartial(r *certificatesv1.CertificateSigningRequest) bool {
 	_, is := r.Annotations[partial]
@@ -121,29 +123,30 @@ func stripRequest(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	r.ManagedFields, r.Annotations, r.OwnerReferences, r.GenerateName = nil, nil, nil, ""
-	r.Labels = bounded(r.Labels)
-	r.Spec.Extra, r.Spec.UID = nil, ""
+	labels := bounded(r.Labels)
+	isPartial := len(r.Annotations)+len(r.OwnerReferences) > 0 || len(labels) < len(r.Labels) || len(r.Spec.Request) > csr.MaxRequest
+	r.ManagedFields, r.Annotations, r.OwnerReferences, r.Labels, r.Spec.Extra = nil, nil, nil, labels, nil
+	if isPartial {
+		r.Annotations = partialMark
+	}
 	r.Spec.Groups = internList(r.Spec.Groups)
 	r.Spec.SignerName = internString(r.Spec.SignerName)
 	r.Spec.Usages = internUsages(r.Spec.Usages)
+	if len(r.Spec.Request) > csr.MaxRequest {
+		r.Spec.Request = oversized
+	}
 	if len(r.Status.Certificate) > 0 {
 		r.Status.Certificate = issuedMark
 	}
-	done := len(r.Status.Certificate) > 0 || slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
-		return c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
-	})
-	if !done {
+	if !isSettled(r) {
 		return r, nil // conditions are written back as they are
 	}
 	for i := range r.Status.Conditions {
-		r.Status.Conditions[i].Message = ""
+		r.Status.Conditions[i].Reason, r.Status.Conditions[i].Message = "", ""
 	}
 	// Of an approved one of a bootstrap identity, budgets need the node that it was for.
 	if strings.HasPrefix(r.Spec.Username, "system:node:") {
 		r.Spec.Request = nil
-	} else if len(r.Spec.Request) > csr.MaxRequest {
-		r.Spec.Request = oversized
 	}
 	return r, nil
 }

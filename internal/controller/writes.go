@@ -13,10 +13,35 @@ import (
 )
 
 // requestWriter changes requests. Every change names UID and version of the object that was judged: one that has
-// changed since, or another one of the same name, is a conflict. Patches leave alone what the caches do not hold.
+// changed since, or another one of the same name, is a conflict.
 type requestWriter struct {
 	api certificatesclient.CertificateSigningRequestInterface
 }
+
+// write sends the whole object, which costs the API server less than a patch; except for an object that the cache holds
+// in part: what it left out must stay.
+func (w requestWriter) write(ctx context.Context, r *certificatesv1.CertificateSigningRequest, s patchStatus, subresource string) (*certificatesv1.CertificateSigningRequest, error) {
+	if isPartial(r) {
+		return w.patch(ctx, r, s, subresource)
+	}
+	changed := *r
+	if s.Conditions != nil {
+		changed.Status.Conditions = s.Conditions
+	}
+	if s.Certificate != nil {
+		changed.Status.Certificate = s.Certificate
+	}
+	if subresource == approval {
+		return w.api.UpdateApproval(ctx, r.Name, &changed, metav1.UpdateOptions{})
+	}
+	return w.api.UpdateStatus(ctx, &changed, metav1.UpdateOptions{})
+}
+
+// The parts of a request that are written.
+const (
+	approval = "approval"
+	status   = "status"
+)
 
 type requestPatch struct {
 	Metadata patchMetadata `json:"metadata"`
@@ -43,17 +68,17 @@ func (w requestWriter) patch(ctx context.Context, r *certificatesv1.CertificateS
 
 // decide adds the condition Approved or Denied.
 func (w requestWriter) decide(ctx context.Context, r *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType, reason, message string) (*certificatesv1.CertificateSigningRequest, error) {
-	return w.patch(ctx, r, patchStatus{Conditions: withCondition(r, kind, reason, message)}, "approval")
+	return w.write(ctx, r, patchStatus{Conditions: withCondition(r, kind, reason, message)}, approval)
 }
 
 // fail adds the condition Failed: the signer will not issue this.
 func (w requestWriter) fail(ctx context.Context, r *certificatesv1.CertificateSigningRequest, reason, message string) (*certificatesv1.CertificateSigningRequest, error) {
-	return w.patch(ctx, r, patchStatus{Conditions: withCondition(r, certificatesv1.CertificateFailed, reason, message)}, "status")
+	return w.write(ctx, r, patchStatus{Conditions: withCondition(r, certificatesv1.CertificateFailed, reason, message)}, status)
 }
 
 // issue writes the certificate.
 func (w requestWriter) issue(ctx context.Context, r *certificatesv1.CertificateSigningRequest, certificate []byte) (*certificatesv1.CertificateSigningRequest, error) {
-	return w.patch(ctx, r, patchStatus{Certificate: certificate}, "status")
+	return w.write(ctx, r, patchStatus{Certificate: certificate}, status)
 }
 
 func withCondition(r *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType, reason, message string) []certificatesv1.CertificateSigningRequestCondition {
