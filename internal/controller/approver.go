@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -60,6 +63,9 @@ type approver struct {
 	now      func() time.Time
 	log      *slog.Logger
 
+	// unseen are kinds of evidence that the API has and does not show, with the reason.
+	unseen atomic.Pointer[map[string]string]
+
 	observing chan struct{}
 	mu        sync.Mutex
 	observed  map[string]observation
@@ -90,6 +96,7 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 		}
 		d = a.decider.Decide(&r, a.world, seen, a.now())
 	}
+	a.hold(&d, r.Spec.SignerName)
 	switch d.Verdict {
 	case csr.Approve:
 		return a.act(ctx, &r, d, certificatesv1.CertificateApproved)
@@ -100,6 +107,31 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 	}
 	a.meters.gone(key.name)
 	return reconcile.Result{}, nil
+}
+
+// hold lets an approval wait that does not rest on strong evidence alone, while a kind of evidence cannot be read:
+// it may say otherwise, for an address that the node has lost for example.
+func (a *approver) hold(d *csr.Decision, signer string) {
+	unseen := a.unseen.Load()
+	if d.Verdict != csr.Approve || signer != csr.KubeletServing || unseen == nil || len(*unseen) == 0 {
+		return
+	}
+	strong, claims := map[string]bool{}, map[string]bool{}
+	for _, e := range d.Evidence {
+		if strings.HasPrefix(e.Claim, "DNS:") || strings.HasPrefix(e.Claim, "IP:") {
+			claims[e.Claim] = true
+			strong[e.Claim] = strong[e.Claim] || e.OK && e.Trust == csr.Strong
+		}
+	}
+	for claim := range claims {
+		if strong[claim] {
+			continue
+		}
+		kind := slices.Sorted(maps.Keys(*unseen))[0]
+		d.Verdict, d.Reason = csr.Wait, csr.ReasonNoEvidence
+		d.Message = fmt.Sprintf("no strong evidence backs %s, and %s cannot be read: %s", claim, kind, (*unseen)[kind])
+		return
+	}
 }
 
 // act writes the decision down, unless the program is only to watch.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -66,6 +68,7 @@ func (f *feed) watch(ctx context.Context) error {
 
 // watchKinds watches what is not watched yet. Of optional kinds those that the API has and shows.
 func (f *feed) watchKinds(ctx context.Context) error {
+	unseen := map[string]string{}
 	for _, k := range csr.Kinds(f.config.Approver) {
 		gr := k.GroupResource()
 		// A ConfigMap that may not be read, as in clusters without kubeadm, is as good as none.
@@ -74,11 +77,17 @@ func (f *feed) watchKinds(ctx context.Context) error {
 		if f.watched[key] {
 			continue
 		}
-		if err := served(ctx, f.mgr.GetAPIReader(), k); err != nil {
-			if optional {
-				f.Log.Debug("not watched", "kind", k.Kind, "version", k.GroupVersion().String(), "error", err)
-				continue
-			}
+		switch err := served(ctx, f.mgr.GetAPIReader(), k); {
+		case err == nil:
+		case optional && (isAbsent(err) || k.Kind == "ConfigMap" && apierrors.IsForbidden(err)):
+			f.Log.Debug("not watched", "kind", k.Kind, "version", k.GroupVersion().String(), "error", err)
+			continue
+		case optional:
+			unseen[k.Kind+"."+k.Group] = err.Error()
+			f.meters.evidence.WithLabelValues(SourceAPI).Inc()
+			f.Log.Error("evidence cannot be read: what does not rest on strong evidence waits for it", "kind", k.Kind, "version", k.GroupVersion().String(), "error", err)
+			continue
+		default:
 			return fmt.Errorf("read %s: %w", gr, err)
 		}
 		if err := f.watchKind(k); err != nil {
@@ -87,7 +96,13 @@ func (f *feed) watchKinds(ctx context.Context) error {
 		f.watched[key] = true
 		f.Log.Info("watching", "kind", k.Kind, "version", k.GroupVersion().String(), "namespace", k.Namespace, "name", k.Name)
 	}
+	f.approver.unseen.Store(&unseen)
 	return nil
+}
+
+// isAbsent says that the API does not have a kind, which is more than that it does not show it.
+func isAbsent(err error) bool {
+	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err)
 }
 
 func (f *feed) watchKind(k csr.Kind) error {

@@ -58,7 +58,7 @@ func newMeters(r prometheus.Registerer, c *config.Controller) (*meters, error) {
 			Namespace: "kubepki", Subsystem: "csr", Name: "issue_seconds", Help: "Time from the creation of a request to its certificate; creation times are whole seconds.",
 			Buckets: prometheus.ExponentialBuckets(0.25, 2, 12),
 		}, []string{"signer"}),
-		evidence:  counter("evidence_errors_total", "Sources outside of the API that gave no answer.", "source"),
+		evidence:  counter("evidence_errors_total", "Sources of evidence that gave no answer.", "source"),
 		signed:    counter("signed_total", "Approved requests that were signed or not.", "signer", "result"),
 		cleaned:   counter("cleaned_total", "Requests deleted because they were of no use any more.", "reason"),
 		authority: gauge("authority_expiry_timestamp_seconds", "End of the authority's certificate.", "signer"),
@@ -118,7 +118,7 @@ func (m *meters) startAtZero(c *config.Controller) {
 		m.reloads.WithLabelValues(s.Name, resultError)
 		m.issuing.WithLabelValues(s.Name)
 	}
-	for _, source := range []string{SourceServed, SourceDNS} {
+	for _, source := range []string{SourceServed, SourceDNS, SourceAPI} {
 		m.evidence.WithLabelValues(source)
 	}
 	for _, reason := range csr.GarbageReasons() {

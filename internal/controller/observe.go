@@ -24,10 +24,11 @@ type Observer struct {
 	Resolver *net.Resolver
 }
 
-// Sources of evidence outside of the API, as metric labels.
+// Sources of evidence that may not answer, as metric labels.
 const (
 	SourceServed = "servedCertificate"
 	SourceDNS    = "dns"
+	SourceAPI    = "api" // kinds of evidence that the API has and does not show
 )
 
 // Observe looks at what is needed, each thing for as long as the policy allows. What was not seen is in the answer
