@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -63,8 +61,8 @@ type approver struct {
 	now      func() time.Time
 	log      *slog.Logger
 
-	// unseen are kinds of evidence that the API has and does not show, with the reason.
-	unseen atomic.Pointer[map[string]string]
+	// unseen returns a kind of evidence that the API has and that has not been read, and why.
+	unseen func() (kind, why string)
 
 	observing chan struct{}
 	mu        sync.Mutex
@@ -96,7 +94,9 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 		}
 		d = a.decider.Decide(&r, a.world, seen, a.now())
 	}
-	a.hold(&d, r.Spec.SignerName)
+	if d.Verdict == csr.Approve {
+		a.hold(&d)
+	}
 	switch d.Verdict {
 	case csr.Approve:
 		return a.act(ctx, &r, d, certificatesv1.CertificateApproved)
@@ -110,27 +110,22 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 }
 
 // hold lets an approval wait that does not rest on strong evidence alone, while a kind of evidence cannot be read:
-// it may say otherwise, for an address that the node has lost for example.
-func (a *approver) hold(d *csr.Decision, signer string) {
-	unseen := a.unseen.Load()
-	if d.Verdict != csr.Approve || signer != csr.KubeletServing || unseen == nil || len(*unseen) == 0 {
-		return
-	}
-	strong, claims := map[string]bool{}, map[string]bool{}
+// it may say otherwise, of an address that the node has lost for example.
+func (a *approver) hold(d *csr.Decision) {
+	strong, claims := map[string]bool{}, []string{}
 	for _, e := range d.Evidence {
 		if strings.HasPrefix(e.Claim, "DNS:") || strings.HasPrefix(e.Claim, "IP:") {
-			claims[e.Claim] = true
+			claims = append(claims, e.Claim)
 			strong[e.Claim] = strong[e.Claim] || e.OK && e.Trust == csr.Strong
 		}
 	}
-	for claim := range claims {
-		if strong[claim] {
-			continue
-		}
-		kind := slices.Sorted(maps.Keys(*unseen))[0]
-		d.Verdict, d.Reason = csr.Wait, csr.ReasonNoEvidence
-		d.Message = fmt.Sprintf("no strong evidence backs %s, and %s cannot be read: %s", claim, kind, (*unseen)[kind])
+	i := slices.IndexFunc(claims, func(claim string) bool { return !strong[claim] })
+	if i < 0 {
 		return
+	}
+	if kind, why := a.unseen(); kind != "" {
+		d.Verdict, d.Reason = csr.Wait, csr.ReasonNoEvidence
+		d.Message = fmt.Sprintf("no strong evidence backs %s, and %s cannot be read: %s", claims[i], kind, why)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -90,8 +91,13 @@ func yes() *bool {
 	return &t
 }
 
+// servedWait bounds the look at one kind.
+const servedWait = 10 * time.Second
+
 // served asks the API for one object of a kind: it may not have the kind, or this program no right to it.
 func served(ctx context.Context, reader client.Reader, k csr.Kind) error {
+	ctx, cancel := context.WithTimeout(ctx, servedWait)
+	defer cancel()
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(schema.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Kind + "List"})
 	options := []client.ListOption{client.Limit(1)}

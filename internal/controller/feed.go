@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -26,17 +28,28 @@ type queue = workqueue.TypedRateLimitingInterface[requestKey]
 // lookAgain is how often kinds are looked for that the API did not have, and old decisions forgotten.
 const lookAgain = 2 * time.Minute
 
-// inventoryEvery is how often an inventory file is looked at.
-const inventoryEvery = 10 * time.Second
+// refreshEvery is how often an inventory file is looked at, and what could not be read.
+const refreshEvery = 10 * time.Second
 
 // feed keeps the approver's world in step with the cluster and wakes the requests that a change may concern.
 type feed struct {
 	*run
 	approver   *approver
 	controller ctrl.TypedController[requestKey]
-	watched    map[schema.GroupResource]bool // optional kinds
-	inventory  []byte                        // the file as last read
+	inventory  []byte // the file as last read
+
+	mu         sync.Mutex
 	queue      queue
+	watched    map[watchKey]cache.Informer
+	unreadable map[watchKey]error // what the API has and does not show
+}
+
+// watchKey is a kind, whatever its version, and which of its objects.
+type watchKey struct{ kind, group, namespace, name string }
+
+// String is for logs and messages.
+func (k watchKey) String() string {
+	return strings.TrimSuffix(k.kind+"."+k.group, ".")
 }
 
 // watch sets up the approver's queue with all that feeds it. No request is judged before everything that is watched
@@ -46,9 +59,15 @@ func (f *feed) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.controller, f.watched = c, map[schema.GroupResource]bool{}
+	f.controller, f.watched = c, map[watchKey]cache.Informer{}
+	f.approver.unseen = f.unseen
 	// The queue itself, for changes that come from files.
-	if err := c.Watch(source.TypedFunc[requestKey](func(_ context.Context, q queue) error { f.queue = q; return nil })); err != nil {
+	if err := c.Watch(source.TypedFunc[requestKey](func(_ context.Context, q queue) error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.queue = q
+		return nil
+	})); err != nil {
 		return err
 	}
 	for _, signer := range f.config.Approver.Signers {
@@ -68,36 +87,51 @@ func (f *feed) watch(ctx context.Context) error {
 
 // watchKinds watches what is not watched yet. Of optional kinds those that the API has and shows.
 func (f *feed) watchKinds(ctx context.Context) error {
-	unseen := map[string]string{}
+	unreadable := map[watchKey]error{}
 	for _, k := range csr.Kinds(f.config.Approver) {
-		gr := k.GroupResource()
-		// A ConfigMap that may not be read, as in clusters without kubeadm, is as good as none.
-		optional := k.Optional || k.Kind == "ConfigMap"
-		key := schema.GroupResource{Group: gr.Group, Resource: gr.Resource + "/" + k.Namespace + "/" + k.Name}
-		if f.watched[key] {
+		key := watchKey{k.Kind, k.Group, k.Namespace, k.Name}
+		if f.watched[key] != nil {
 			continue
 		}
+		log := f.Log.With("kind", key, "version", k.GroupVersion().String(), "namespace", k.Namespace, "name", k.Name)
 		switch err := served(ctx, f.mgr.GetAPIReader(), k); {
 		case err == nil:
-		case optional && (isAbsent(err) || k.Kind == "ConfigMap" && apierrors.IsForbidden(err)):
-			f.Log.Debug("not watched", "kind", k.Kind, "version", k.GroupVersion().String(), "error", err)
+		case k.Optional && isAbsent(err), k.Kind == "ConfigMap" && (isAbsent(err) || apierrors.IsForbidden(err)):
+			// A ConfigMap that may not be read, as in clusters without kubeadm, is as good as none.
+			log.Debug("not watched", "error", err)
 			continue
-		case optional:
-			unseen[k.Kind+"."+k.Group] = err.Error()
+		case k.Optional:
+			unreadable[key] = err
 			f.meters.evidence.WithLabelValues(SourceAPI).Inc()
-			f.Log.Error("evidence cannot be read: what does not rest on strong evidence waits for it", "kind", k.Kind, "version", k.GroupVersion().String(), "error", err)
+			log.Error("evidence cannot be read: what strong evidence does not back waits for it", "error", err)
 			continue
 		default:
-			return fmt.Errorf("read %s: %w", gr, err)
+			return fmt.Errorf("read %s: %w", key, err)
 		}
-		if err := f.watchKind(k); err != nil {
+		if err := f.watchKind(ctx, key, k); err != nil {
 			return err
 		}
-		f.watched[key] = true
-		f.Log.Info("watching", "kind", k.Kind, "version", k.GroupVersion().String(), "namespace", k.Namespace, "name", k.Name)
+		log.Info("watching")
 	}
-	f.approver.unseen.Store(&unseen)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unreadable = unreadable
 	return nil
+}
+
+// unseen returns a kind of evidence that the API has and that has not been read, and why; empty if all are known.
+func (f *feed) unseen() (kind, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, err := range f.unreadable {
+		return key.String(), err.Error()
+	}
+	for key, informer := range f.watched {
+		if !informer.HasSynced() {
+			return key.String(), "it is being read"
+		}
+	}
+	return "", ""
 }
 
 // isAbsent says that the API does not have a kind, which is more than that it does not show it.
@@ -105,13 +139,20 @@ func isAbsent(err error) bool {
 	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err)
 }
 
-func (f *feed) watchKind(k csr.Kind) error {
+func (f *feed) watchKind(ctx context.Context, key watchKey, k csr.Kind) error {
 	c, object, err := kindCache(f.mgr, k)
-	if err == nil {
-		err = f.mgr.Add(c)
-	}
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", k.Kind, err)
+		return fmt.Errorf("watch %s: %w", key, err)
+	}
+	informer, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", key, err)
+	}
+	f.mu.Lock()
+	f.watched[key] = informer
+	f.mu.Unlock()
+	if err := f.mgr.Add(c); err != nil {
+		return fmt.Errorf("watch %s: %w", key, err)
 	}
 	return f.controller.Watch(source.TypedKind(c, object, f.onObjects()))
 }
@@ -166,21 +207,29 @@ func (f *feed) wake(nodes []string, q queue) {
 	}
 }
 
-// refresh looks at what cannot be watched: the inventory file, and kinds that appear in the API later.
+// refresh looks at what cannot be watched: the inventory file, and kinds that the API shows later.
 func (f *feed) refresh(ctx context.Context) error {
-	inventory, kinds := time.NewTicker(inventoryEvery), time.NewTicker(lookAgain)
-	defer inventory.Stop()
-	defer kinds.Stop()
+	soon, later := time.NewTicker(refreshEvery), time.NewTicker(lookAgain)
+	defer soon.Stop()
+	defer later.Stop()
 	for {
+		look := false
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-inventory.C:
-			if err := f.readInventory(f.queue); err != nil {
+		case <-later.C:
+			f.approver.world.Forget(f.Now())
+			look = true
+		case <-soon.C:
+			f.mu.Lock()
+			look = len(f.unreadable) > 0
+			q := f.queue
+			f.mu.Unlock()
+			if err := f.readInventory(q); err != nil {
 				f.Log.Error("the inventory cannot be read; the last one stays", "error", err)
 			}
-		case <-kinds.C:
-			f.approver.world.Forget(f.Now())
+		}
+		if look {
 			if err := f.watchKinds(ctx); err != nil {
 				f.Log.Error("kinds of evidence cannot be looked for", "error", err)
 			}
