@@ -118,8 +118,8 @@ func (w *World) addService(o *corev1.Service) {
 	for _, ip := range o.Spec.ExternalIPs {
 		w.claimAddress(id, ip, claim{class: claimExternalIP, id: id})
 	}
+	w.claimAddress(id, o.Spec.LoadBalancerIP, claim{class: claimExternalIP, id: id}) // a wish
 	balancer := claim{class: claimLoadBalancer, id: id}
-	w.claimAddress(id, o.Spec.LoadBalancerIP, balancer)
 	for _, ingress := range o.Status.LoadBalancer.Ingress {
 		w.claimAddress(id, ingress.IP, balancer)
 		w.claimName(id, ingress.Hostname, balancer)

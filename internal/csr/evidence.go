@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -128,12 +129,18 @@ func (j *judgement) checkVetoes(s *san) {
 	}
 	s.refused = true
 	j.saw(s.key, source, Strong, false, "")
-	if s.strong {
+	switch {
+	case s.strong:
 		j.wait(ReasonEvidenceConflict, "%s is backed, but no node may have it (%s)", s.key, source)
+		return
+	case strings.HasPrefix(source, vetoExternalIP):
+		j.wait(ReasonEvidenceConflict, "%s is wanted by a Service, too (%s)", s.key, source)
 		return
 	}
 	j.deny(ReasonVetoed, "no node may have %s (%s)", s.key, source)
 }
+
+const vetoExternalIP = "veto:externalIP "
 
 func (j *judgement) veto(s *san) (source string, vetoed bool) {
 	if s.name != "" {
@@ -157,7 +164,10 @@ func (j *judgement) veto(s *san) (source string, vetoed bool) {
 		case claimLoadBalancer:
 			return "veto:loadBalancer " + c.id, true
 		case claimExternalIP:
-			return "veto:externalIP " + c.id, true
+			// Whoever may create Services writes these: nobody's own address is lost to them.
+			if !s.strong {
+				return vetoExternalIP + c.id, true
+			}
 		default:
 		}
 	}
