@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,8 +93,8 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 		}
 		d = a.decider.Decide(&r, a.world, seen, a.now())
 	}
-	if d.Verdict == csr.Approve {
-		a.hold(&d)
+	if kind, why := a.unseen(); kind != "" {
+		d = d.HoldBack(kind, why)
 	}
 	switch d.Verdict {
 	case csr.Approve:
@@ -107,26 +106,6 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 	}
 	a.meters.gone(key.name)
 	return reconcile.Result{}, nil
-}
-
-// hold lets an approval wait that does not rest on strong evidence alone, while a kind of evidence cannot be read:
-// it may say otherwise, of an address that the node has lost for example.
-func (a *approver) hold(d *csr.Decision) {
-	strong, claims := map[string]bool{}, []string{}
-	for _, e := range d.Evidence {
-		if strings.HasPrefix(e.Claim, "DNS:") || strings.HasPrefix(e.Claim, "IP:") {
-			claims = append(claims, e.Claim)
-			strong[e.Claim] = strong[e.Claim] || e.OK && e.Trust == csr.Strong
-		}
-	}
-	i := slices.IndexFunc(claims, func(claim string) bool { return !strong[claim] })
-	if i < 0 {
-		return
-	}
-	if kind, why := a.unseen(); kind != "" {
-		d.Verdict, d.Reason = csr.Wait, csr.ReasonNoEvidence
-		d.Message = fmt.Sprintf("no strong evidence backs %s, and %s cannot be read: %s", claims[i], kind, why)
-	}
 }
 
 // act writes the decision down, unless the program is only to watch.
