@@ -3,7 +3,6 @@ package csr
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -16,7 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Bounds of rules. A rule that needs more than the cost limit has failed.
+// Bounds of rules. A rule that needs more than the cost limit has failed. Nothing else stops one: with a
+// limit of time the same inputs could have two verdicts.
 const (
 	maxRules      = 100
 	maxExpression = 4 << 10 // bytes
@@ -101,24 +101,26 @@ func compileRule(env *cel.Env, r Rule) (compiledRule, error) {
 		}
 		c.match = program
 	}
-	for kind, text := range map[ruleKind]string{allowIf: r.AllowIf, denyIf: r.DenyIf, waitIf: r.WaitIf} {
-		if text == "" {
+	var text string
+	for kind, condition := range map[ruleKind]string{allowIf: r.AllowIf, denyIf: r.DenyIf, waitIf: r.WaitIf} {
+		if condition == "" {
 			continue
 		}
-		if c.condition != nil {
+		if text != "" {
 			return c, errors.New("has more than one of allowIf, denyIf, waitIf")
 		}
-		program, checked, err := compile(env, text)
-		if err != nil {
-			return c, fmt.Errorf("%s: %w", kind, err)
-		}
-		c.kind, c.condition = kind, program
-		if kind == allowIf {
-			c.literals = literals(checked)
-		}
+		c.kind, text = kind, condition
 	}
-	if c.condition == nil {
+	if text == "" {
 		return c, errors.New("has none of allowIf, denyIf, waitIf")
+	}
+	program, checked, err := compile(env, text)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", c.kind, err)
+	}
+	c.condition = program
+	if c.kind == allowIf {
+		c.literals = literals(checked)
 	}
 	return c, nil
 }
@@ -130,7 +132,8 @@ func compile(env *cel.Env, text string) (cel.Program, *cel.Ast, error) {
 	checked, issues := env.Compile(text)
 	if issues.Err() != nil {
 		first := issues.Errors()[0]
-		return nil, nil, fmt.Errorf("%d:%d: %s", first.Location.Line(), first.Location.Column()+1, first.Message)
+		// What is wrong with the whole has no place.
+		return nil, nil, fmt.Errorf("%d:%d: %s", max(first.Location.Line(), 1), max(first.Location.Column()+1, 1), first.Message)
 	}
 	if !checked.OutputType().IsExactType(cel.BoolType) {
 		return nil, nil, fmt.Errorf("is of type %s, not bool", checked.OutputType())
@@ -152,8 +155,9 @@ func literals(checked *cel.Ast) map[string]bool {
 	return found
 }
 
-// ruleInput is what rules look at. Where there is no Node or Machine, it and
-// its fields are null in a rule.
+// ruleInput is what rules look at. Where there is no Node or Machine, it and its fields are null in a rule, at any
+// depth: machine == null holds, machine.status.phase == "Running" does not, nor does machine.status.phase == "", and
+// has(machine.status) is false. A label asked for by name fails, as it does where an object lacks it.
 type ruleInput struct {
 	request  *requestView
 	csr      *csrView
@@ -163,7 +167,7 @@ type ruleInput struct {
 	now      time.Time
 }
 
-func (in ruleInput) variables() map[string]any {
+func (in ruleInput) variables() (cel.Activation, error) {
 	evidence := make([]*evidenceView, 0, len(in.evidence))
 	for _, e := range in.evidence {
 		evidence = append(evidence, &evidenceView{e.Claim, e.Source, string(e.Trust), e.OK, e.Message})
@@ -177,7 +181,7 @@ func (in ruleInput) variables() map[string]any {
 	if in.machine != nil {
 		v["machine"] = in.machine
 	}
-	return v
+	return cel.NewActivation(v)
 }
 
 // ruleOutcome is a rule whose condition was true, or that failed.
@@ -192,11 +196,11 @@ func (set ruleSet) evaluate(in ruleInput) []ruleOutcome {
 		return nil
 	}
 	var outcomes []ruleOutcome
-	variables := in.variables()
+	variables, failed := in.variables()
 	for i := range set {
 		c := &set[i]
-		holds, err := true, error(nil)
-		if c.match != nil {
+		holds, err := true, failed
+		if c.match != nil && err == nil {
 			holds, err = ask(c.match, variables)
 		}
 		if holds && err == nil {
@@ -212,8 +216,8 @@ func (set ruleSet) evaluate(in ruleInput) []ruleOutcome {
 	return outcomes
 }
 
-func ask(p cel.Program, variables map[string]any) (bool, error) {
-	value, _, err := p.Eval(maps.Clone(variables))
+func ask(p cel.Program, variables cel.Activation) (bool, error) {
+	value, _, err := p.Eval(variables)
 	if err != nil {
 		return false, err
 	}
