@@ -9,9 +9,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/config"
@@ -56,24 +58,27 @@ func (f *clusterFlags) bind(cmd *cobra.Command) {
 func (a *app) client(kubeconfig string) (*kube.Client, error) {
 	name := kubeconfig
 	if name == "" {
-		name = defaultKubeconfig(a.path)
+		name = a.defaultKubeconfig()
 	}
-	read := func(path string) ([]byte, error) { return atomicfile.ReadFile(path, maxConfiguration) }
-	client, err := kube.Open(name, kube.Options{Read: read})
+	client, err := kube.Open(name, kube.Options{Read: a.readBounded})
 	if errors.Is(err, fs.ErrNotExist) {
 		err = withHint(err, "name the cluster with --kubeconfig FILE")
 	}
 	return client, err
 }
 
-// defaultKubeconfig is kubectl's, and on a control-plane node the administrator's.
-func defaultKubeconfig(path func(string) string) string {
+// defaultKubeconfig is the first of kubectl's that is there, else the administrator's of a control-plane node. With
+// --root it is the latter: the environment is that of another machine.
+func (a *app) defaultKubeconfig() string {
+	admin := filepath.Join(layout.DefaultKubeconfigDir, layout.NameAdmin)
+	if a.root != "" {
+		return admin
+	}
 	candidates := filepath.SplitList(os.Getenv("KUBECONFIG"))
 	if home, err := os.UserHomeDir(); err == nil {
 		candidates = append(candidates, filepath.Join(home, ".kube", "config"))
 	}
-	admin := path(filepath.Join(layout.DefaultKubeconfigDir, layout.NameAdmin))
-	for _, name := range append(candidates, admin) {
+	for _, name := range candidates {
 		if _, err := os.Stat(name); name != "" && err == nil {
 			return name
 		}
@@ -95,9 +100,11 @@ func (a *app) configuration(name string) (*config.Controller, error) {
 	if err != nil {
 		return nil, withHint(misuse("configuration %s: %w", name, err), "kubepki controller --print-config shows all fields with their defaults")
 	}
-	folder, err := filepath.Abs(filepath.Dir(name))
-	if err != nil {
-		return nil, err
+	folder := filepath.Dir(name)
+	if a.root == "" { // else an absolute name would be one below the root
+		if folder, err = filepath.Abs(folder); err != nil {
+			return nil, err
+		}
 	}
 	c.Resolve(folder)
 	return c, nil
@@ -108,6 +115,18 @@ type judge struct {
 	policy  csr.Policy
 	decider *csr.Decider
 	world   *csr.World
+	unread  []unread
+}
+
+// unread is evidence that the cluster has, and that was not understood or not shown.
+type unread struct{ what, why string }
+
+func (j *judge) decide(r *certificatesv1.CertificateSigningRequest, seen csr.Observations, now time.Time) csr.Decision {
+	d := j.decider.Decide(r, j.world, seen, now)
+	for _, u := range j.unread {
+		d = d.HoldBack(u.what, u.why)
+	}
+	return d
 }
 
 func (a *app) newJudge(p csr.Policy) (*judge, error) {
@@ -115,7 +134,7 @@ func (a *app) newJudge(p csr.Policy) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &judge{p, decider, csr.NewWorld(p)}
+	j := &judge{policy: p, decider: decider, world: csr.NewWorld(p)}
 	name := p.Evidence.InventoryFile
 	if name == "" {
 		return j, nil
@@ -149,23 +168,8 @@ func (a *app) clusterJudge(ctx context.Context, client *kube.Client, f clusterFl
 	if err != nil {
 		return nil, nil, "", err
 	}
-	var queries []kube.ObjectQuery
-	for _, k := range csr.Kinds(c.Approver) {
-		queries = append(queries, kube.ObjectQuery{
-			GroupVersionResource: k.GroupVersionResource, Namespace: k.Namespace, Name: k.Name, LabelSelector: k.LabelSelector, Optional: k.Optional,
-		})
-	}
-	objects, failures, err := client.Objects(ctx, queries)
-	if err != nil {
+	if err := a.readObjects(ctx, client, j); err != nil {
 		return nil, nil, "", err
-	}
-	for _, f := range failures {
-		a.warnf("%v: nothing is backed by it", f)
-	}
-	for _, o := range objects {
-		if _, err := j.world.Add(o); err != nil {
-			a.warnf("%v", err)
-		}
 	}
 	requests, version, err := client.SigningRequests(ctx)
 	for i := range requests {
@@ -176,12 +180,41 @@ func (a *app) clusterJudge(ctx context.Context, client *kube.Client, f clusterFl
 	return j, requests, version, err
 }
 
-// quoted makes text that others wrote fit for a terminal.
-func quoted(text string) string {
-	if strings.ContainsFunc(text, func(c rune) bool {
-		return c < ' ' || c == 0x7f || c == '"' || c >= 0x80 && c < 0xa0 || c >= 0x2028 && c <= 0x202e
-	}) {
-		return strconv.QuoteToASCII(text)
+// readObjects reads what the cluster says about itself and its nodes.
+func (a *app) readObjects(ctx context.Context, client *kube.Client, j *judge) (err error) {
+	var queries []kube.ObjectQuery
+	for _, k := range csr.Kinds(j.policy) {
+		queries = append(queries, kube.ObjectQuery{
+			GroupVersionResource: k.GroupVersionResource, Namespace: k.Namespace, Name: k.Name, LabelSelector: k.LabelSelector, Optional: k.Optional,
+		})
 	}
-	return text
+	j.unread = nil
+	forbidden, err := client.Objects(ctx, queries, func(o *unstructured.Unstructured) {
+		if _, err := j.world.Add(o); err != nil {
+			j.unread = append(j.unread, unread{o.GetKind() + " " + o.GetName(), err.Error()})
+		}
+	})
+	for _, u := range forbidden {
+		j.unread = append(j.unread, unread{u.GroupResource.String(), u.Err.Error()})
+	}
+	for _, u := range j.unread {
+		a.warnf("%s cannot be read, and what strong evidence does not back waits: %s", quoted(u.what), readable(u.why))
+	}
+	return err
+}
+
+// quoted makes a name that others chose fit for a terminal, and shows letters that only look like others.
+func quoted(name string) string {
+	if strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return strconv.QuoteToASCII(name)
+	}
+	return name
+}
+
+// readable makes a sentence with such names in it fit for a terminal. It may be in any language.
+func readable(sentence string) string {
+	if strings.ContainsFunc(sentence, func(c rune) bool { return !strconv.IsPrint(c) || c == utf8.RuneError }) {
+		return strconv.QuoteToASCII(sentence)
+	}
+	return sentence
 }

@@ -98,28 +98,12 @@ func (a *app) approve(ctx context.Context, o decideOptions, names []string) erro
 	if err != nil {
 		return err
 	}
-	var chosen []*certificatesv1.CertificateSigningRequest
+	chosen, failures := choose(requests, names)
 	if o.allPending {
-		for i := range requests {
-			if isPending(&requests[i]) {
-				chosen = append(chosen, &requests[i])
-			}
-		}
+		chosen = pendingOf(requests)
 		if len(chosen) == 0 {
 			a.notef("nothing is pending")
 			return nil
-		}
-	}
-	var failures []error
-	for _, name := range names {
-		found := false
-		for i := range requests {
-			if requests[i].Name == name {
-				chosen, found = append(chosen, &requests[i]), true
-			}
-		}
-		if !found {
-			failures = append(failures, fmt.Errorf("there is no CertificateSigningRequest %s", name))
 		}
 	}
 	if o.withoutReview && !o.yes && !o.dryRun {
@@ -128,52 +112,123 @@ func (a *app) approve(ctx context.Context, o decideOptions, names []string) erro
 		}
 		o.yes = true
 	}
-	for _, r := range chosen {
-		failures = append(failures, a.approveOne(ctx, client, j, r, o))
+	p := &approval{a, client, j, o}
+	for i, seen := range a.lookAtAll(ctx, j, chosen) {
+		if ctx.Err() != nil {
+			return errors.Join(append(failures, ctx.Err())...)
+		}
+		failures = append(failures, p.one(ctx, chosen[i], seen))
 	}
 	return errors.Join(failures...)
 }
 
-// approveOne approves a request, or says why it does not.
-func (a *app) approveOne(ctx context.Context, client *kube.Client, j *judge, r *certificatesv1.CertificateSigningRequest, o decideOptions) error {
-	d := a.decide(ctx, j, r)
-	name := "certificatesigningrequest " + quoted(r.Name)
-	switch {
-	case csr.Condition(r) != "Pending":
-		if strings.HasPrefix(csr.Condition(r), "Approved") {
-			fmt.Fprintf(a.Stdout, "%s is approved already\n", name)
-			return nil
+// choose finds requests by their names.
+func choose(requests []certificatesv1.CertificateSigningRequest, names []string) (chosen []*certificatesv1.CertificateSigningRequest, missing []error) {
+	for _, name := range names {
+		i := slices.IndexFunc(requests, func(r certificatesv1.CertificateSigningRequest) bool { return r.Name == name })
+		if i < 0 {
+			missing = append(missing, fmt.Errorf("there is no CertificateSigningRequest %s", name))
+			continue
 		}
-		return fmt.Errorf("%s is %s; that is final: the requester has to ask anew", name, csr.Condition(r))
-	case d.Verdict == csr.Deny || slices.Contains(d.Risks, csr.RiskForged):
-		return withHint(&attentionError{fmt.Errorf("%s is forged (%s): %s", name, d.Reason, quoted(d.Message))},
-			"look at it: kubepki csr review "+r.Name+"; deny it: kubepki csr deny "+r.Name+" --reason ...")
-	case d.Verdict == csr.Approve:
-	case o.allPending && !o.withoutReview:
-		return withHint(&attentionError{fmt.Errorf("%s waits (%s): %s", name, d.Reason, quoted(d.Message))},
-			"look at one: kubepki csr review NAME; vouch for one: kubepki csr approve NAME")
-	case !o.yes && !o.dryRun:
-		question := fmt.Sprintf("%s of %s does not pass the rules (%s: %s). Approve it all the same?", name, quoted(r.Spec.Username), d.Reason, quoted(d.Message))
-		if err := a.ask(question); err != nil {
-			return err
+		chosen = append(chosen, &requests[i])
+	}
+	return chosen, missing
+}
+
+func pendingOf(requests []certificatesv1.CertificateSigningRequest) (pending []*certificatesv1.CertificateSigningRequest) {
+	for i := range requests {
+		if isPending(&requests[i]) {
+			pending = append(pending, &requests[i])
 		}
 	}
-	if o.dryRun {
-		fmt.Fprintf(a.Stdout, "%s would be approved (%s)\n", name, d.Reason)
+	return pending
+}
+
+// approval approves requests one after the other.
+type approval struct {
+	*app
+	client *kube.Client
+	judge  *judge
+	o      decideOptions
+}
+
+// maxConflicts is how often a request is read and judged again that others change at the same time.
+const maxConflicts = 3
+
+// one approves a request, or says why it does not. What has changed since it was read is judged again.
+func (p *approval) one(ctx context.Context, r *certificatesv1.CertificateSigningRequest, seen csr.Observations) error {
+	for conflicts := 0; ; conflicts++ {
+		err := p.attempt(ctx, r, seen)
+		if kube.ReasonOf(err) != kube.Conflict || conflicts == maxConflicts {
+			return err
+		}
+		now, err := p.client.SigningRequest(ctx, r.Name)
+		if err != nil {
+			return err
+		}
+		if now.UID != r.UID {
+			return &attentionError{fmt.Errorf("certificatesigningrequest %s was deleted and another one made under its name; that one is not decided", quoted(r.Name))}
+		}
+		if _, err := p.judge.world.Add(now); err != nil {
+			return err
+		}
+		r = now
+	}
+}
+
+func (p *approval) attempt(ctx context.Context, r *certificatesv1.CertificateSigningRequest, seen csr.Observations) error {
+	name := "certificatesigningrequest " + quoted(r.Name)
+	switch condition := csr.Condition(r); {
+	case strings.HasPrefix(condition, "Approved"):
+		fmt.Fprintf(p.Stdout, "%s is approved already\n", name)
+		return nil
+	case condition != "Pending":
+		return fmt.Errorf("%s is %s; that is final: the requester has to ask anew", name, condition)
+	}
+	d := review(r, p.judge.decide(r, seen, p.Now()))
+	if ok, err := p.mayApprove(r, d, name); !ok {
+		return err
+	}
+	if p.o.dryRun {
+		fmt.Fprintf(p.Stdout, "%s would be approved (%s)\n", name, d.Reason)
 		return nil
 	}
 	message := fmt.Sprintf("approved by a person with kubepki; the rules say %s (%s): %s", d.Verdict, d.Reason, d.Message)
-	if err := client.DecideRequest(ctx, r, kube.Decision{Approve: true, Reason: reasonPersonApproves, Message: message}); err != nil {
-		if kube.ReasonOf(err) == kube.Conflict {
-			err = withHint(err, "it has changed since it was read; run the command again")
-		}
+	if err := p.client.DecideRequest(ctx, r, kube.Decision{Approve: true, Reason: reasonPersonApproves, Message: message}); err != nil {
 		return err
 	}
-	if _, err := j.world.Add(approved(r, a.Now())); err != nil {
-		a.warnf("%v", err)
+	if _, err := p.judge.world.Add(approved(r, p.Now())); err != nil {
+		p.warnf("%s", readable(err.Error()))
 	}
-	fmt.Fprintf(a.Stdout, "%s approved (%s)\n", name, d.Reason)
+	fmt.Fprintf(p.Stdout, "%s approved (%s)\n", name, d.Reason)
 	return nil
+}
+
+// mayApprove says whether the rules or a person let a request pass; if not, the error says why, where that is worth
+// an exit code.
+func (p *approval) mayApprove(r *certificatesv1.CertificateSigningRequest, d Review, name string) (bool, error) {
+	why := fmt.Sprintf("(%s): %s", d.Reason, readable(d.Message))
+	switch {
+	case d.Verdict == csr.Deny || slices.Contains(d.Risks, csr.RiskForged):
+		return false, withHint(&attentionError{fmt.Errorf("%s is forged %s", name, why)},
+			fmt.Sprintf("look at it: kubepki csr review %s; deny it: kubepki csr deny %[1]s --reason ...", quoted(r.Name)))
+	case d.Verdict == csr.Approve:
+		return true, nil
+	case d.Verdict == csr.Ignore && p.o.allPending:
+		p.notef("%s is left to others %s", name, why)
+		return false, nil
+	case p.o.allPending && !p.o.withoutReview:
+		return false, withHint(&attentionError{fmt.Errorf("%s waits %s", name, why)},
+			"look at one: kubepki csr review NAME; vouch for one: kubepki csr approve NAME")
+	case p.o.yes || p.o.dryRun:
+		return true, nil
+	}
+	risks := ""
+	if len(d.Risks) > 0 {
+		risks = " Risks: " + strings.Join(d.Risks, ", ") + "."
+	}
+	err := p.ask(fmt.Sprintf("%s of %s does not pass the rules %s.%s Approve it all the same?", name, quoted(r.Spec.Username), why, risks))
+	return err == nil, err
 }
 
 // approved is the request as the server has it now, so that budgets and duplicates count within one run, too.
@@ -193,21 +248,37 @@ func (a *app) deny(ctx context.Context, o decideOptions, names []string) error {
 	defer client.Close()
 	var failures []error
 	for _, name := range names {
-		r, err := client.SigningRequest(ctx, name)
-		switch {
-		case err != nil:
-		case !isPending(r):
-			err = fmt.Errorf("certificatesigningrequest %s is %s already; that is final", name, csr.Condition(r))
-		case o.dryRun:
-			fmt.Fprintf(a.Stdout, "certificatesigningrequest %s would be denied\n", name)
-		default:
-			if err = client.DecideRequest(ctx, r, kube.Decision{Reason: reasonPersonDenies, Message: o.reason}); err == nil {
-				fmt.Fprintf(a.Stdout, "certificatesigningrequest %s denied\n", name)
-			}
-		}
-		failures = append(failures, err)
+		failures = append(failures, a.denyOne(ctx, client, name, o))
 	}
 	return errors.Join(failures...)
+}
+
+func (a *app) denyOne(ctx context.Context, client *kube.Client, name string, o decideOptions) error {
+	for conflicts := 0; ; conflicts++ {
+		r, err := client.SigningRequest(ctx, name)
+		if err != nil {
+			return err
+		}
+		condition := csr.Condition(r)
+		switch {
+		case strings.HasPrefix(condition, "Denied"):
+			fmt.Fprintf(a.Stdout, "certificatesigningrequest %s is denied already\n", quoted(name))
+			return nil
+		case condition != "Pending":
+			return fmt.Errorf("certificatesigningrequest %s is %s already; that is final", quoted(name), condition)
+		case o.dryRun:
+			fmt.Fprintf(a.Stdout, "certificatesigningrequest %s would be denied\n", quoted(name))
+			return nil
+		}
+		err = client.DecideRequest(ctx, r, kube.Decision{Reason: reasonPersonDenies, Message: o.reason})
+		if kube.ReasonOf(err) == kube.Conflict && conflicts < maxConflicts {
+			continue
+		}
+		if err == nil {
+			fmt.Fprintf(a.Stdout, "certificatesigningrequest %s denied\n", quoted(name))
+		}
+		return err
+	}
 }
 
 // ask wants a yes from a person.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/kube"
 )
 
 // Garbage is what "csr gc" prints with -o json.
@@ -42,6 +43,14 @@ ago, those that nobody decided or issued for a day, those whose certificate has 
 looked at, never a newer one of the same name.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for name, limit := range map[string]time.Duration{
+				"issued": limits.Issued, "denied": limits.Denied, "failed": limits.Failed, "pending": limits.Pending,
+				"approved": limits.Approved, "superseded": limits.Superseded,
+			} {
+				if limit < 0 {
+					return misuse("--%s: %s is no age", name, limit)
+				}
+			}
 			return a.collectGarbage(cmd.Context(), kubeconfig, limits, plan)
 		},
 	}
@@ -71,11 +80,10 @@ func (a *app) collectGarbage(ctx context.Context, kubeconfig string, limits csr.
 	world := csr.NewWorld(csr.DefaultPolicy())
 	for i := range requests {
 		if _, err := world.Add(&requests[i]); err != nil {
-			a.warnf("%v", err)
+			a.warnf("%s", readable(err.Error()))
 		}
 	}
 	report := Garbage{SchemaVersion: csrSchema, Items: []GarbageItem{}}
-	var failures []error
 	for i := range requests {
 		r := &requests[i]
 		reason, ok := csr.GarbageIn(world, r, limits, a.Now())
@@ -86,19 +94,27 @@ func (a *app) collectGarbage(ctx context.Context, kubeconfig string, limits csr.
 		item := GarbageItem{Name: r.Name, Created: r.CreationTimestamp.Time, Requestor: r.Spec.Username, Condition: csr.Condition(r), Reason: reason}
 		if !plan {
 			err := client.DeleteRequest(ctx, r.Name, r.UID, r.ResourceVersion)
-			failures = append(failures, err)
-			item.Deleted = err == nil
+			switch item.Deleted = err == nil; {
+			case kube.ReasonOf(err) == kube.Conflict: // of use after all, perhaps
+				a.notef("certificatesigningrequest %s has changed and stays", quoted(r.Name))
+				report.Kept++
+				continue
+			case err != nil: // the next one would fare no better
+				return errors.Join(err, a.reportGarbage(report, plan))
+			}
 		}
 		report.Items = append(report.Items, item)
 	}
-	if a.isText() {
-		a.printGarbage(report, plan)
-	} else {
-		failures = append(failures, a.printStructured(report))
-	}
-	return errors.Join(failures...)
+	return a.reportGarbage(report, plan)
 }
 
+func (a *app) reportGarbage(report Garbage, plan bool) error {
+	if !a.isText() {
+		return a.printStructured(report)
+	}
+	a.printGarbage(report, plan)
+	return nil
+}
 func (a *app) printGarbage(report Garbage, plan bool) {
 	if len(report.Items) > 0 {
 		w := tabwriter.NewWriter(a.Stdout, 10, 0, 3, ' ', 0)
@@ -112,11 +128,5 @@ func (a *app) printGarbage(report Garbage, plan bool) {
 	if plan {
 		verb = "to delete"
 	}
-	deleted := 0
-	for _, g := range report.Items {
-		if g.Deleted || plan {
-			deleted++
-		}
-	}
-	fmt.Fprintf(a.Stdout, "%d %s, %d kept\n", deleted, verb, report.Kept)
+	fmt.Fprintf(a.Stdout, "%d %s, %d kept\n", len(report.Items), verb, report.Kept)
 }

@@ -52,7 +52,8 @@ func (a *app) csrListCommand() *cobra.Command {
 		Aliases: []string{"ls", "get"},
 		Short:   "List requests with what they want and what the approver thinks of them",
 		Long: `Lists the CertificateSigningRequests of a cluster, pending ones first. To the columns of "kubectl get csr" it adds the
-node, what the request wants to be certified for, and the verdict of the approver's rules on pending ones.`,
+node, what the request wants to be certified for, and the verdict of the approver's rules on pending ones. It looks at no node
+and asks no DNS: a request that waits for evidence here may pass in "kubepki csr review".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.watch && !a.isText() && a.output != "wide" {
@@ -113,7 +114,7 @@ func isPending(r *certificatesv1.CertificateSigningRequest) bool {
 }
 
 func (a *app) line(j *judge, r *certificatesv1.CertificateSigningRequest) SigningRequest {
-	d := j.decider.Decide(r, j.world, csr.Observations{}, a.Now())
+	d := j.decide(r, csr.Observations{}, a.Now())
 	l := SigningRequest{
 		Name: r.Name, Created: r.CreationTimestamp.Time, SignerName: r.Spec.SignerName, Requestor: r.Spec.Username, Condition: csr.Condition(r), Node: d.Node,
 	}
@@ -123,7 +124,9 @@ func (a *app) line(j *judge, r *certificatesv1.CertificateSigningRequest) Signin
 	req, err := csr.Parse(r.Spec.Request)
 	if req != nil {
 		l.Wants = wants(req)
-		l.Node = cmp.Or(l.Node, strings.TrimPrefix(req.CommonName, "system:node:"))
+		if node, ok := strings.CutPrefix(req.CommonName, nodeUser); ok {
+			l.Node = cmp.Or(l.Node, node)
+		}
 	}
 	if err != nil {
 		l.Wants = "unreadable"
@@ -170,29 +173,42 @@ func (a *app) printLine(w io.Writer, l SigningRequest) {
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", quoted(l.Name), duration.HumanDuration(a.Now().Sub(l.Created)), quoted(l.SignerName), quoted(l.Requestor),
 		cmp.Or(l.RequestedDuration, "<none>"), l.Condition, dash(quoted(l.Node)), dash(quoted(wants)), dash(verdict))
 	if a.output == "wide" {
-		fmt.Fprintf(w, "\t%s", quoted(l.Message))
+		fmt.Fprintf(w, "\t%s", readable(l.Message))
 	}
 	fmt.Fprintln(w)
 }
 
+// readAgain is how old what is known of nodes may be while requests are watched.
+const readAgain = 10 * time.Second
+
 // watchRequests prints a line for each change, as kubectl does.
 func (a *app) watchRequests(ctx context.Context, client *kube.Client, j *judge, version string, o listOptions) error {
+	old := time.NewTicker(readAgain)
+	defer old.Stop()
+	changed := func(r *certificatesv1.CertificateSigningRequest, gone bool) {
+		if gone {
+			j.world.Remove(r)
+			return
+		}
+		if _, err := j.world.Add(r); err != nil {
+			a.warnf("%s", readable(err.Error()))
+		}
+		if o.pending && !isPending(r) {
+			return
+		}
+		select {
+		case <-old.C:
+			if err := a.readObjects(ctx, client, j); err != nil && ctx.Err() == nil {
+				a.warnf("verdicts go by what was known before: %s", readable(err.Error()))
+			}
+		default:
+		}
+		w := tabwriter.NewWriter(a.Stdout, 10, 0, 3, ' ', 0)
+		a.printLine(w, a.line(j, r))
+		_ = w.Flush()
+	}
 	for ctx.Err() == nil {
-		err := client.WatchSigningRequests(ctx, version, func(r *certificatesv1.CertificateSigningRequest, gone bool) {
-			if gone {
-				j.world.Remove(r)
-				return
-			}
-			if _, err := j.world.Add(r); err != nil {
-				a.warnf("%v", err)
-			}
-			if o.pending && !isPending(r) {
-				return
-			}
-			w := tabwriter.NewWriter(a.Stdout, 10, 0, 3, ' ', 0)
-			a.printLine(w, a.line(j, r))
-			_ = w.Flush()
-		})
+		err := client.WatchSigningRequests(ctx, version, changed)
 		if err == nil || kube.ReasonOf(err) != kube.Rejected {
 			return err
 		}

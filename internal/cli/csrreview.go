@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +19,8 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/csr"
@@ -30,9 +34,19 @@ const csrSchema = "kubepki.io/v1"
 type Review struct {
 	SchemaVersion string `json:"schemaVersion"`
 	csr.Decision
+	// Served is what the node serves now, where a request for a serving certificate is in a cluster.
+	Served *ServedNow `json:"served,omitempty"`
 }
 
-func review(d csr.Decision) Review { return Review{csrSchema, d} }
+// review puts a decision into the form in which it is shown, with the risks of the content.
+func review(r *certificatesv1.CertificateSigningRequest, d csr.Decision) Review {
+	for _, risk := range csr.Risks(r) {
+		if !slices.Contains(d.Risks, risk) {
+			d.Risks = append(d.Risks, risk)
+		}
+	}
+	return Review{SchemaVersion: csrSchema, Decision: d}
+}
 
 type reviewOptions struct {
 	clusterFlags
@@ -40,6 +54,7 @@ type reviewOptions struct {
 	objects []string
 	served  []string
 	now     string
+	live    bool
 }
 
 func (a *app) csrReviewCommand() *cobra.Command {
@@ -78,6 +93,7 @@ CertificateSigningRequests. The exit code is 0 when everything was judged, whate
 	flags.StringArrayVar(&o.objects, "objects", nil, "`file` or folder with the cluster's objects; can be repeated")
 	flags.StringArrayVar(&o.served, "served-cert", nil, "`NODE=PEMFILE`: what the node serves now; can be repeated")
 	flags.StringVar(&o.now, "now", "", "judge as of this `time`, in RFC 3339 (default: now)")
+	flags.BoolVar(&o.live, "live", true, "look at what the node serves now, at the address that its Machine, the inventory or its Node names")
 	_ = cmd.MarkFlagFilename("filename")
 	_ = cmd.MarkFlagFilename("objects")
 	formats(cmd, "text", structured)
@@ -101,7 +117,7 @@ func (a *app) reviewFiles(o reviewOptions) error {
 	if err != nil {
 		return err
 	}
-	requests, isList, err := a.readRequests(o.file)
+	requests, list, err := a.readRequests(o.file)
 	if err != nil {
 		return err
 	}
@@ -114,29 +130,31 @@ func (a *app) reviewFiles(o reviewOptions) error {
 	}
 	reviews := make([]Review, 0, len(requests))
 	for _, r := range requests {
-		var seen csr.Observations
-		if s := served[strings.TrimPrefix(r.Spec.Username, "system:node:")]; s != nil {
-			seen.Served = s
-		}
-		reviews = append(reviews, review(j.decider.Decide(r, j.world, seen, now)))
+		node, _ := strings.CutPrefix(r.Spec.Username, nodeUser)
+		reviews = append(reviews, review(r, j.decide(r, csr.Observations{Served: served[node]}, now)))
 	}
 	if a.isText() {
-		for i, r := range reviews {
-			a.printReview(requests[i], r, i > 0)
+		for i, v := range reviews {
+			a.printReview(requests[i], v, i > 0)
 		}
 		return nil
 	}
-	if isList {
+	if list {
 		return a.printStructured(reviews)
 	}
 	return a.printStructured(reviews[0])
 }
 
-// readRequests reads the requests of a file. isList says whether there is more than one document, or a List.
-func (a *app) readRequests(name string) (requests []*certificatesv1.CertificateSigningRequest, isList bool, err error) {
+// nodeUser begins the user names of nodes.
+const nodeUser = "system:node:"
+
+// readRequests reads the requests of a file. list says whether there are several documents, or a List.
+func (a *app) readRequests(name string) (requests []*certificatesv1.CertificateSigningRequest, list bool, err error) {
 	var data []byte
 	if name == "-" {
-		data, err = io.ReadAll(io.LimitReader(a.Stdin, maxObjectsFile))
+		if data, err = io.ReadAll(io.LimitReader(a.Stdin, maxObjectsFile+1)); len(data) > maxObjectsFile {
+			err = misuse("stdin has more than %d bytes", maxObjectsFile)
+		}
 	} else {
 		data, err = atomicfile.ReadFile(a.path(name), maxObjectsFile)
 	}
@@ -154,10 +172,11 @@ func (a *app) readRequests(name string) (requests []*certificatesv1.CertificateS
 		}
 		requests = append(requests, r)
 	}
-	if len(requests) == 0 {
+	list = len(requests) > 1 || holdsList(data)
+	if len(requests) == 0 && !list {
 		return nil, false, misuse("%s: holds no CertificateSigningRequest", name)
 	}
-	return requests, len(requests) > 1 || isListDocument(data), nil
+	return requests, list, nil
 }
 
 func kindOf(o runtime.Object) string {
@@ -167,18 +186,19 @@ func kindOf(o runtime.Object) string {
 	return strings.TrimPrefix(fmt.Sprintf("%T", o), "*")
 }
 
-// isListDocument says whether the file is a Kubernetes List, even of one.
-func isListDocument(data []byte) bool {
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimRight(strings.TrimRight(line, " \r\n"), ",")
-		if kind, ok := strings.CutPrefix(strings.ReplaceAll(strings.TrimSpace(line), `"`, ""), "kind:"); ok {
-			kind = strings.TrimSpace(kind)
-			if kind == "List" || kind == "CertificateSigningRequestList" {
-				return true
-			}
+// holdsList says whether there is a Kubernetes List, even of one or none.
+func holdsList(data []byte) bool {
+	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for {
+		document, err := documents.Read()
+		if err != nil {
+			return false
+		}
+		var head struct{ Kind string }
+		if err := sigsyaml.Unmarshal(document, &head); err == nil && strings.HasSuffix(head.Kind, "List") {
+			return true
 		}
 	}
-	return false
 }
 
 // addObjects adds what files and folders hold, in the order of their names.
@@ -241,6 +261,9 @@ func (a *app) readServed(list []string, p csr.Policy) (map[string]*csr.Served, e
 		if err != nil {
 			return nil, misuse("%s: %w", name, err)
 		}
+		if served[node] != nil {
+			return nil, misuse("--served-cert: node %s is there twice", node)
+		}
 		served[node] = &csr.Served{Chain: chain}
 	}
 	if len(served) == 0 {
@@ -278,11 +301,18 @@ func (a *app) reviewCluster(ctx context.Context, o reviewOptions, names []string
 			continue
 		}
 		r := &requests[i]
-		d := a.decide(ctx, j, r)
-		reviews = append(reviews, review(d))
+		var seen csr.Observations
+		if o.live {
+			seen = a.look(ctx, j, r)
+		}
+		v := review(r, j.decide(r, seen, a.Now()))
+		if o.live {
+			v.Served = a.servedNow(ctx, j, r, v.Node)
+		}
+		reviews = append(reviews, v)
 		if a.isText() {
-			a.printReview(r, review(d), len(reviews) > 1)
-			a.printServed(ctx, j, r, d)
+			a.printReview(r, v, len(reviews) > 1)
+			a.printServed(v.Served)
 		}
 	}
 	switch {
@@ -314,17 +344,20 @@ func (a *app) printReview(r *certificatesv1.CertificateSigningRequest, v Review,
 	row("USAGES", strings.Join(usages, ", "))
 	row("DURATION", wantedDuration(r))
 	row("CONDITION", csr.Condition(r))
-	if req, err := csr.Parse(r.Spec.Request); req != nil {
+	req, err := csr.Parse(r.Spec.Request)
+	if req != nil {
 		row("SUBJECT", subjectText(req))
 		row("WANTS", dash(wants(req)))
-	} else {
-		row("REQUEST", "cannot be read: "+err.Error())
+		row("KEY", string(pki.AlgorithmOf(req.X509.PublicKey))+" "+pki.Fingerprint(req.X509.PublicKey))
+	}
+	if err != nil {
+		row("REQUEST", err.Error())
 	}
 	if len(v.Risks) > 0 {
 		row("RISKS", strings.Join(v.Risks, ", "))
 	}
 	fmt.Fprintf(w, "VERDICT\t%s\n", a.paint(out, verdictColour(v.Verdict), string(v.Verdict)+" "+v.Reason))
-	row("", v.Message)
+	fmt.Fprintf(w, "\t%s\n", readable(v.Message))
 	_ = w.Flush()
 	if len(v.Evidence) == 0 {
 		return
@@ -337,7 +370,7 @@ func (a *app) printReview(r *certificatesv1.CertificateSigningRequest, v Review,
 		if e.OK {
 			ok = "yes"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", quoted(e.Claim), quoted(e.Source), e.Trust, ok, quoted(e.Message))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", quoted(e.Claim), quoted(e.Source), e.Trust, ok, readable(e.Message))
 	}
 	_ = w.Flush()
 }

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 
@@ -15,14 +18,33 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// decide judges a request of a cluster, and looks at the node where that can help.
-func (a *app) decide(ctx context.Context, j *judge, r *certificatesv1.CertificateSigningRequest) csr.Decision {
-	d := j.decider.Decide(r, j.world, csr.Observations{}, a.Now())
-	if d.Needs.Empty() {
-		return d
+// look looks at what the decision about a request needs from outside of the API: the node, DNS.
+func (a *app) look(ctx context.Context, j *judge, r *certificatesv1.CertificateSigningRequest) csr.Observations {
+	needs := j.decide(r, csr.Observations{}, a.Now()).Needs
+	if needs.Empty() {
+		return csr.Observations{}
 	}
 	observer := controller.Observer{Policy: j.policy.Evidence, ReadFile: a.readBounded, Log: a.log}
-	return j.decider.Decide(r, j.world, observer.Observe(ctx, d.Needs), a.Now())
+	return observer.Observe(ctx, needs)
+}
+
+// manyLooks is how many nodes are looked at at the same time: those that do not answer take a while.
+const manyLooks = 32
+
+// lookAtAll looks for several requests at once. The answers are in their order.
+func (a *app) lookAtAll(ctx context.Context, j *judge, requests []*certificatesv1.CertificateSigningRequest) []csr.Observations {
+	seen := make([]csr.Observations, len(requests))
+	turns := make(chan struct{}, manyLooks)
+	var wait sync.WaitGroup
+	for i, r := range requests {
+		turns <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-turns }()
+			seen[i] = a.look(ctx, j, r)
+		})
+	}
+	wait.Wait()
+	return seen
 }
 
 func (a *app) readBounded(name string) ([]byte, error) {
@@ -41,42 +63,74 @@ func (a *app) readRoots(name string) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
-// printServed compares a request with what the node serves now, for people. It decides nothing.
-func (a *app) printServed(ctx context.Context, j *judge, r *certificatesv1.CertificateSigningRequest, d csr.Decision) {
-	at := j.world.KubeletAddress(d.Node)
+// ServedNow compares a request with the certificate that the node serves now. It is shown to people and decides
+// nothing: the address may be the node's own word.
+type ServedNow struct {
+	Address string `json:"address"`
+	// Error says why nothing was seen.
+	Error    string     `json:"error,omitempty"`
+	Subject  string     `json:"subject,omitempty"`
+	Serial   string     `json:"serial,omitempty"`
+	NotAfter *time.Time `json:"notAfter,omitempty"`
+	// Added are names and addresses that only the request has, Dropped those that only the certificate has.
+	Added   []string `json:"added,omitempty"`
+	Dropped []string `json:"dropped,omitempty"`
+}
+
+// servedNow looks at the node of a request for a serving certificate. It returns nothing for others, and where no
+// address is known.
+func (a *app) servedNow(ctx context.Context, j *judge, r *certificatesv1.CertificateSigningRequest, node string) *ServedNow {
+	at := j.world.KubeletAddress(node)
 	req, err := csr.Parse(r.Spec.Request)
 	if r.Spec.SignerName != csr.KubeletServing || !at.IsValid() || err != nil {
-		return
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, j.policy.Evidence.ServedCertificate.Timeout.Duration)
+	limit := cmp.Or(j.policy.Evidence.ServedCertificate.Timeout.Duration, csr.DefaultPolicy().Evidence.ServedCertificate.Timeout.Duration)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	fmt.Fprintln(a.Stdout)
 	chain, err := controller.ServedChain(ctx, at)
 	if err != nil {
-		fmt.Fprintf(a.Stdout, "What the node serves at %s was not seen: %v\n", at, err)
-		return
+		return &ServedNow{Address: at.String(), Error: err.Error()}
 	}
 	leaf := chain[0]
-	fmt.Fprintf(a.Stdout, "The node serves %s at %s, to %s until %s.\n", serial(leaf.SerialNumber), at, quoted(leaf.Subject.CommonName), day(leaf.NotAfter))
-	var have []string
-	have = append(have, leaf.DNSNames...)
+	have, want := slices.Clone(leaf.DNSNames), slices.Clone(req.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		if address, ok := netip.AddrFromSlice(ip); ok {
 			have = append(have, address.Unmap().String())
 		}
 	}
-	want := slices.Clone(req.DNSNames)
 	for _, address := range req.Addresses {
 		want = append(want, address.String())
 	}
-	for _, name := range want {
-		if !slices.Contains(have, name) {
-			fmt.Fprintf(a.Stdout, "+ %s\n", quoted(name))
-		}
+	return &ServedNow{
+		Address: at.String(), Subject: leaf.Subject.CommonName, Serial: serial(leaf.SerialNumber), NotAfter: &leaf.NotAfter,
+		Added: without(want, have), Dropped: without(have, want),
 	}
-	for _, name := range have {
-		if !slices.Contains(want, name) {
-			fmt.Fprintf(a.Stdout, "- %s\n", quoted(name))
-		}
+}
+
+// without returns what is in a list and not in another.
+func without(list, other []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) })
+}
+
+func (a *app) printServed(s *ServedNow) {
+	if s == nil {
+		return
+	}
+	fmt.Fprintln(a.Stdout)
+	if s.Error != "" {
+		fmt.Fprintf(a.Stdout, "What the node serves at %s was not seen: %s\n", s.Address, readable(s.Error))
+		return
+	}
+	fmt.Fprintf(a.Stdout, "The node serves %s at %s, for %s until %s.", s.Serial, s.Address, quoted(s.Subject), day(*s.NotAfter))
+	if len(s.Added)+len(s.Dropped) == 0 {
+		fmt.Fprint(a.Stdout, " The request has the same names.")
+	}
+	fmt.Fprintln(a.Stdout)
+	for _, name := range s.Added {
+		fmt.Fprintf(a.Stdout, "+ %s\n", quoted(name))
+	}
+	for _, name := range s.Dropped {
+		fmt.Fprintf(a.Stdout, "- %s\n", quoted(name))
 	}
 }
