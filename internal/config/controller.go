@@ -6,14 +6,15 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/csr"
@@ -90,7 +91,7 @@ type Flood struct {
 // Default is the configuration of an empty file.
 func Default() Controller {
 	hours := func(n int) metav1.Duration { return metav1.Duration{Duration: time.Duration(n) * time.Hour} }
-	return Controller{
+	c := Controller{
 		APIVersion: APIVersion, Kind: KindController,
 		Approver: csr.DefaultPolicy(),
 		Cleaner: Cleaner{
@@ -98,30 +99,24 @@ func Default() Controller {
 			Flood: Flood{Threshold: 1000, Superseded: metav1.Duration{Duration: 15 * time.Minute}},
 		},
 	}
+	c.fillLists()
+	return c
 }
 
-// Load reads one ControllerConfiguration in YAML or JSON. Errors name the field.
+// Load reads one ControllerConfiguration in YAML or JSON. Field names count letter by letter; what is left out or
+// null has its default, an empty list is one. Errors name the field by its path.
 func Load(data []byte) (*Controller, error) {
-	if len(data) > maxSize {
-		return nil, fmt.Errorf("the configuration has more than %d bytes", maxSize)
-	}
-	if err := oneDocument(data); err != nil {
-		return nil, err
-	}
 	c := Default()
-	c.APIVersion, c.Kind = "", ""
 	// A decoder would merge the elements of a list with those that are there.
 	a, defaults := &c.Approver, csr.DefaultPolicy()
 	a.Signers, a.Keys.Curves, a.Bootstrap.Requesters = nil, nil, nil
-	if err := yaml.UnmarshalStrict(data, &c); err != nil {
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: json: "))
-	}
-	if c.APIVersion != APIVersion || c.Kind != KindController {
-		return nil, fmt.Errorf("apiVersion %q, kind %q is not %s, %s", c.APIVersion, c.Kind, APIVersion, KindController)
+	if err := decode(data, &c); err != nil {
+		return nil, err
 	}
 	orDefault(&a.Signers, defaults.Signers)
 	orDefault(&a.Keys.Curves, defaults.Keys.Curves)
 	orDefault(&a.Bootstrap.Requesters, defaults.Bootstrap.Requesters)
+	c.fillLists()
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
@@ -134,26 +129,8 @@ func orDefault[T any](list *[]T, fallback []T) {
 	}
 }
 
-// oneDocument refuses a second YAML document, of which a decoder would see nothing.
-func oneDocument(data []byte) error {
-	started := false
-	for line := range bytes.Lines(data) {
-		line = bytes.TrimRight(line, " \t\r\n")
-		switch {
-		case bytes.HasPrefix(line, []byte("---")) && started:
-			return errors.New("the configuration holds more than one document")
-		case len(line) > 0 && line[0] != '#' && !bytes.HasPrefix(line, []byte("---")):
-			started = true
-		}
-	}
-	return nil
-}
-
 // complete fills in what depends on other fields, and says what is wrong.
 func (c *Controller) complete() error {
-	if err := c.Approver.Validate(); err != nil {
-		return fmt.Errorf("approver.%w", err)
-	}
 	if _, err := csr.NewDecider(c.Approver); err != nil {
 		return fmt.Errorf("approver.%w", err)
 	}
@@ -173,17 +150,17 @@ func (s *Signer) complete() error {
 		if p.MaxDuration.Duration == 0 {
 			p.MaxDuration.Duration = DefaultDuration
 		}
-		domain, name, ok := strings.Cut(p.Name, "/")
+		if err := checkSigner(p.Name); err != nil {
+			return fmt.Errorf("signers[%d].name: %w", i, err)
+		}
 		switch {
-		case !ok || !strings.Contains(domain, ".") || name == "" || strings.Contains(name, "/"):
-			return fmt.Errorf("signers[%d].name: %q is not domain/name", i, p.Name)
 		case seen[p.Name]:
 			return fmt.Errorf("signers[%d].name: %s is there twice", i, p.Name)
 		case p.CertFile == "" || p.KeyFile == "":
 			return fmt.Errorf("signers[%d]: %s needs certFile and keyFile", i, p.Name)
 		case p.MaxDuration.Duration < 10*time.Minute:
 			return fmt.Errorf("signers[%d].maxDuration: %s is below 10m, the least that the API takes", i, p.MaxDuration.Duration)
-		case p.Trust.ConfigMap != "" && strings.Count(p.Trust.ConfigMap, "/") != 1:
+		case p.Trust.ConfigMap != "" && !isObjectName(p.Trust.ConfigMap):
 			return fmt.Errorf("signers[%d].trust.configMap: %q is not namespace/name", i, p.Trust.ConfigMap)
 		}
 		seen[p.Name] = true
@@ -193,6 +170,31 @@ func (s *Signer) complete() error {
 	}
 	return nil
 }
+
+// checkSigner wants a signer name that the API takes. A name of Kubernetes that is none of its own is a slip.
+func checkSigner(signer string) error {
+	domain, name, _ := strings.Cut(signer, "/")
+	switch {
+	case !isDNSName(domain) || !strings.Contains(domain, ".") || !isDNSName(name):
+		return fmt.Errorf("%q is not domain/name", signer)
+	case domain == "kubernetes.io" && !slices.Contains(builtIn, signer):
+		return fmt.Errorf("%s is none of %s", signer, strings.Join(builtIn, ", "))
+	}
+	return nil
+}
+
+// builtIn are the signers that kube-controller-manager has.
+var builtIn = []string{
+	"kubernetes.io/kube-apiserver-client", csr.KubeletClient, csr.KubeletServing, "kubernetes.io/legacy-unknown",
+}
+
+// isObjectName says whether text is "namespace/name".
+func isObjectName(text string) bool {
+	namespace, name, _ := strings.Cut(text, "/")
+	return len(validation.IsDNS1123Label(namespace)) == 0 && isDNSName(name)
+}
+
+func isDNSName(text string) bool { return len(validation.IsDNS1123Subdomain(text)) == 0 }
 
 func (c *Cleaner) validate() error {
 	for _, f := range []struct {
@@ -233,8 +235,15 @@ func resolve(folder string, name *string) {
 // Marshal prints the configuration with every field. Lists that are empty are [].
 func (c *Controller) Marshal() ([]byte, error) {
 	full := *c
-	fill(&full.Signer.Signers)
-	a := &full.Approver
+	full.fillLists()
+	return yaml.Marshal(full)
+}
+
+// fillLists makes the lists that are nil empty, so that what is printed and read again is the same.
+func (c *Controller) fillLists() {
+	a := &c.Approver
+	fill(&c.Signer.Signers)
+	fill(&a.Keys.Curves)
 	fill(&a.Cluster.PodCIDRs)
 	fill(&a.Cluster.ServiceCIDRs)
 	fill(&a.Cluster.APIServerNames)
@@ -243,8 +252,6 @@ func (c *Controller) Marshal() ([]byte, error) {
 	fill(&a.Bootstrap.Requesters)
 	fill(&a.Bootstrap.TokenBindings)
 	fill(&a.Rules)
-	fill(&a.Keys.Curves)
-	return yaml.Marshal(full)
 }
 
 func fill[T any](list *[]T) {

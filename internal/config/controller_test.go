@@ -1,10 +1,13 @@
 package config_test
 
 import (
+	"bytes"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/csr"
@@ -88,6 +91,9 @@ func TestWhatIsPrintedIsTakenBack(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, printed)
 		}
+		if !reflect.DeepEqual(c, again) {
+			t.Errorf("have %+v\nwant %+v", again, c)
+		}
 		reprinted, err := again.Marshal()
 		if err != nil || string(printed) != string(reprinted) {
 			t.Errorf("have\n%s\nwant\n%s\n%v", reprinted, printed, err)
@@ -100,13 +106,28 @@ func TestErrorsNameTheField(t *testing.T) {
 		"":                              "apiVersion",
 		"kind: ControllerConfiguration": "apiVersion",
 		head + "aprover: {}":            `unknown field "aprover"`,
-		head + "approver: {evidence: {inventry: []}}":                                                                  `unknown field "inventry"`,
-		head + "approver: {deny: true, deny: false}":                                                                   "deny",
-		head + "---\n" + head:                                                                                          "more than one document",
-		head + "approver: {signers: []}":                                                                               "approver.signers: none",
-		head + "approver: {signers: [kubelet-serving]}":                                                                "approver.signers[0]",
-		head + "approver: {maxExpiration: 1m}":                                                                         "approver.maxExpiration",
-		head + "approver: {maxExpiration: soon}":                                                                       "invalid duration",
+		head + "approver: {evidence: {inventry: []}}":                        `unknown field "approver.evidence.inventry"`,
+		head + "approver: {deny: true, deny: false}":                         "deny",
+		head + "approver: {signers: []}":                                     "approver.signers: none",
+		head + "approver: {signers: [kubelet-serving]}":                      "approver.signers[0]",
+		head + "approver: {maxExpiration: 1m}":                               "approver.maxExpiration",
+		head + "approver: {maxExpiration: soon}":                             `approver.maxExpiration: time: invalid duration "soon"`,
+		head + "approver: {maxExpiration: 8784}":                             "approver.maxExpiration: is a number, not a string",
+		head + "approver: {deny: maybe}":                                     "approver.deny: is a string, not a bool",
+		head + "approver: {budgets: {perRequester: {burst: 1.5}}}":           "approver.budgets.perRequester.burst: is a number 1.5, not a int",
+		head + "approver: {cluster: {podCIDRs: [null]}}":                     "approver.cluster.podCIDRs[0]: is null",
+		head + "approver: {Deny: null}":                                      `unknown field "approver.Deny"`,
+		head + "approver: []":                                                "approver: holds no fields",
+		head + "approver: {signers: kubernetes.io/kubelet-serving}":          "approver.signers: is not a list",
+		head + "approver: {bootstrap: {requesters: [{group: a, users: b}]}}": `unknown field "approver.bootstrap.requesters[0].users"`,
+		head + "Approver: {deny: false}":                                     `unknown field "Approver"`,
+		head + "approver: {deny: true, Deny: false}":                         `unknown field "approver.Deny"`,
+		"apiVersion: kubepki.io/v2\nkind: ControllerConfiguration\nnew: 1":   "is not kubepki.io/v1alpha1",
+		"[]":                         "apiVersion",
+		"a: [":                       "yaml",
+		"a: &a [*a]":                 "contains itself",
+		"\xff\xfea\x00":              "not in UTF-8",
+		strings.Repeat("#", 1<<20+1): "more than 1048576 bytes",
 		head + "approver: {keys: {minRSABits: 1024}}":                                                                  "approver.keys.minRSABits",
 		head + "approver: {keys: {curves: [P-224]}}":                                                                   "approver.keys.curves[0]",
 		head + "approver: {cluster: {podCIDRs: [10.0.0.0]}}":                                                           "approver.cluster.podCIDRs[0]",
@@ -120,6 +141,13 @@ func TestErrorsNameTheField(t *testing.T) {
 		head + "approver: {bootstrap: {tokenBindings: [{token: abc123.secretsecret, machine: a}]}}":                    "without the secret",
 		head + "approver: {rules: [{name: a, denyIf: 'request.no == 1'}]}":                                             "approver.rules[0] (a): denyIf",
 		head + "signer: {enabled: true}":                                                                               "signer.signers",
+		head + "signer: {signers: [{name: kubelet-serving, certFile: c, keyFile: k}]}":                                 `signer.signers[0].name: "kubelet-serving" is not domain/name`,
+		head + "signer: {signers: [{name: a.b/c/d, certFile: c, keyFile: k}]}":                                         "signer.signers[0].name",
+		head + "signer: {signers: [{name: kubernetes.io/kubelet-servin, certFile: c, keyFile: k}]}":                    "signer.signers[0].name: kubernetes.io/kubelet-servin is none of",
+		head + "signer: {signers: [{name: a.b/c, certFile: c, keyFile: k}, {name: a.b/c, certFile: c, keyFile: k}]}":   "signer.signers[1].name: a.b/c is there twice",
+		head + "signer: {signers: [{name: a.b/c, certFile: c, keyFile: k, maxDuration: 1m}]}":                          "signer.signers[0].maxDuration",
+		head + "signer: {signers: [{name: a.b/c, certFile: c, keyFile: k, trust: {configMap: a/}}]}":                   "signer.signers[0].trust.configMap",
+		head + "cleaner: {flood: {threshold: 0}}":                                                                      "cleaner.flood.threshold",
 		head + "signer: {signers: [{name: a.b/c}]}":                                                                    "certFile",
 		head + "cleaner: {pending: 1s}":                                                                                "cleaner.pending",
 	} {
@@ -130,20 +158,78 @@ func TestErrorsNameTheField(t *testing.T) {
 	}
 }
 
+func TestExactlyOneDocument(t *testing.T) {
+	flow := "{apiVersion: kubepki.io/v1alpha1, kind: ControllerConfiguration}"
+	for text, want := range map[string]bool{
+		head:                                   true,
+		"---\n" + head:                         true,
+		"# comment\n--- # comment\n" + head:    true,
+		"%YAML 1.1\n---\n" + head:              true,
+		"\ufeff---\n" + head:                   true,
+		head + "...\n# the end\n":              true,
+		"--- " + flow:                          true,
+		strings.ReplaceAll(head, "\n", "\r\n"): true,
+		head + "---\n" + head:                  false,
+		head + "---\n":                         false,
+		head + "...\nsigner: {}\n":             false,
+		"--- " + flow + "\n--- " + flow:        false,
+		strings.ReplaceAll(head+"---\n"+head, "\n", "\r"):     false,
+		strings.ReplaceAll(head+"---\n"+head, "\n", "\u0085"): false,
+		strings.ReplaceAll(head+"---\n"+head, "\n", "\u2028"): false,
+	} {
+		_, err := config.Load([]byte(text))
+		if want && err != nil || !want && (err == nil || !strings.Contains(err.Error(), "more than one document")) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestNullIsTheDefaultAndAnEmptyListIsNot(t *testing.T) {
+	c, err := config.Load([]byte(head + "approver: {deny: null, signers: null, keys: {curves: []}, bootstrap: {requesters: [], window: null}}\ncleaner: null"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.Approver.Keys.Curves, want.Approver.Bootstrap.Requesters = []string{}, []csr.Bootstrapper{}
+	if !reflect.DeepEqual(*c, want) {
+		t.Errorf("have %+v\nwant %+v", *c, want)
+	}
+}
+
+func TestAListReplacesTheDefault(t *testing.T) {
+	c, err := config.Load([]byte(head + "approver: {bootstrap: {requesters: [{group: g}]}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Approver.Bootstrap.Requesters; len(r) != 1 || r[0].User != "" || r[0].Group != "g" || len(r[0].Groups) > 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Another YAML library says whether Load overlooked a document.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(head))
 	f.Add([]byte(full))
+	f.Add([]byte(head + "...\n---\n" + head))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := config.Load(data)
 		if err != nil {
 			return
 		}
+		var first, second yaml.Node
+		if d := yaml.NewDecoder(bytes.NewReader(data)); d.Decode(&first) == nil && d.Decode(&second) == nil {
+			t.Fatalf("a second document in %q", data)
+		}
 		printed, err := c.Marshal()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := config.Load(printed); err != nil {
+		again, err := config.Load(printed)
+		if err != nil {
 			t.Fatalf("%v\n%s", err, printed)
+		}
+		if reprinted, err := again.Marshal(); err != nil || !bytes.Equal(printed, reprinted) {
+			t.Fatalf("have\n%s\nwant\n%s\n%v", reprinted, printed, err)
 		}
 	})
 }
