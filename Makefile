@@ -24,7 +24,7 @@ oracle:
 	@test/kubernetes/build.sh kubeadm kubectl kubeconfigcheck
 
 # Packages whose tests run real control planes have the processors for themselves, one after the other.
-LABTESTS := ./internal/lab ./internal/restart ./internal/kube ./internal/proof ./cmd/kubepki-lab ./test/e2e
+LABTESTS := ./internal/lab ./internal/restart ./internal/kube ./internal/controller ./internal/proof ./cmd/kubepki-lab ./test/e2e
 
 test: oracle servers
 	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(LABTESTS))")

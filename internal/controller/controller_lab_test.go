@@ -1,0 +1,501 @@
+package controller_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/pki"
+)
+
+// The controller against a real API server, with RBAC and NodeRestriction.
+func TestOnARealCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a control plane")
+	}
+	c := startCluster(t)
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, *cluster)
+	}{
+		{"fifty new machines get their certificates with nobody's help", fiftyMachines},
+		{"what is not its own no node gets", foreign},
+		{"a request waits for its Machine, and no longer", waitsForMachine},
+		{"shadow decides and changes nothing", shadow},
+		{"another approver at work", anotherApprover},
+		{"an approved request that its signer may not issue fails", failed},
+		{"an API server that crashes", crashingServer},
+		{"an authority is swapped while it signs", swappedAuthority},
+		{"a kind of evidence that cannot be read stops nobody else", unreadableMachines},
+		{"signing alone, what others approve", signerAlone},
+		{"the leader is killed", killedLeader},
+		{"the cleaner deletes what it may and nothing else", cleaning},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.test(t, c) })
+	}
+}
+
+func address(third, last int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 20, byte(third), byte(last)})
+}
+
+func fiftyMachines(t *testing.T, c *cluster) {
+	r := c.run(t, c.access, c.configuration(t))
+	ca := parseCA(t, c.lab.Nodes()[0].Path("/etc/kubernetes/pki/ca.crt"))
+	const machines = 50
+	var wait sync.WaitGroup
+	for i := range machines {
+		wait.Go(func() {
+			node, at := fmt.Sprintf("fleet-%d", i), address(1, i+1)
+			c.machine(t, node, at)
+			first := clientRequest(t, node+"-client", node)
+			send(t, c.asBootstrapper(), first)
+			certificate := c.issued(t, first)
+			kubelet := c.loginWith(t, first, certificate)
+			register(t, kubelet, node, at)
+			c.join(t, node)
+			serving := servingRequest(t, node+"-serving", node, at)
+			send(t, kubelet, serving)
+			certificate = c.issued(t, serving)
+			if err := pki.Verify([]*x509.Certificate{certificate}, []*x509.Certificate{ca}, time.Now(), x509.ExtKeyUsageServerAuth); err != nil {
+				t.Errorf("%s: %v", node, err)
+			}
+			if err := certificate.VerifyHostname(at.String()); err != nil {
+				t.Errorf("%s: %v", node, err)
+			}
+		})
+	}
+	wait.Wait()
+	for _, want := range []struct{ signer, reason string }{{csr.KubeletClient, csr.ReasonBootstrap}, {csr.KubeletServing, csr.ReasonProven}} {
+		labels := map[string]string{"signer": want.signer, "reason": want.reason, "verdict": "Approve", "shadow": "false"}
+		if have := r.metric(t, "kubepki_csr_decisions_total", labels); have != fmt.Sprint(machines) {
+			t.Errorf("%s: %s approvals are counted, want %d", want.signer, have, machines)
+		}
+		if have := r.metric(t, "kubepki_csr_signed_total", map[string]string{"signer": want.signer, "result": "issued"}); have != fmt.Sprint(machines) {
+			t.Errorf("%s: %s signatures are counted, want %d", want.signer, have, machines)
+		}
+	}
+	// A series that nothing has happened to is there all the same.
+	if have := r.metric(t, "kubepki_csr_decisions_total", map[string]string{"signer": csr.KubeletClient, "reason": csr.ReasonForeignMachine, "verdict": "Deny", "shadow": "false"}); have != "0" {
+		t.Errorf("a quiet series shows %q", have)
+	}
+}
+
+func foreign(t *testing.T, c *cluster) {
+	c.run(t, c.access, c.configuration(t))
+	c.worker(t, "thief", address(2, 1))
+	c.worker(t, "victim", address(2, 2))
+	for name, request := range map[string]asks{
+		"of-another-node":  servingRequest(t, "of-another-node", "thief", address(2, 2)),
+		"of-the-services":  servingRequest(t, "of-the-services", "thief", netip.MustParseAddr("10.96.0.1")),
+		"of-the-metadata":  servingRequest(t, "of-the-metadata", "thief", netip.MustParseAddr("169.254.169.254")),
+		"of-the-apiserver": request(t, "of-the-apiserver", "thief", csr.KubeletServing, certificatesv1.UsageServerAuth, []string{"kubernetes.default.svc"}, address(2, 1)),
+	} {
+		send(t, c.asNode("thief"), request)
+		reason := c.reason(t, name, certificatesv1.CertificateDenied)
+		if want := map[bool]string{true: csr.ReasonForeignAddress, false: csr.ReasonVetoed}[name == "of-another-node"]; reason != want {
+			t.Errorf("%s is denied for %s, want %s", name, reason, want)
+		}
+		eventually(t, "an event tells of "+name, func() error {
+			events, err := c.api.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reason=" + reason})
+			if err != nil {
+				return err
+			}
+			for _, e := range events.Items {
+				if e.InvolvedObject.Name == name && e.Type == corev1.EventTypeWarning {
+					return nil
+				}
+			}
+			return fmt.Errorf("there are %d other ones", len(events.Items))
+		})
+	}
+	// Another's name the API server does not even take.
+	r := servingRequest(t, "as-another-node", "victim", address(2, 2))
+	if _, err := c.asNode("thief").CertificatesV1().CertificateSigningRequests().Create(t.Context(), r.CertificateSigningRequest, metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("a node asks in another's name: %v", err)
+	}
+	// It gets what is its own all the same.
+	own := servingRequest(t, "its-own", "thief", address(2, 1))
+	send(t, c.asNode("thief"), own)
+	c.issued(t, own)
+}
+
+func waitsForMachine(t *testing.T, c *cluster) {
+	r := c.run(t, c.access, c.configuration(t))
+	early := clientRequest(t, "early", "late-machine")
+	send(t, c.asBootstrapper(), early)
+	eventually(t, "it is counted among those that wait", func() error {
+		if have := r.metric(t, "kubepki_csr_pending", map[string]string{"signer": csr.KubeletClient, "reason": csr.ReasonMachineMissing}); have != "1" {
+			return fmt.Errorf("%s wait", have)
+		}
+		return nil
+	})
+	c.machine(t, "late-machine", address(3, 1))
+	c.issued(t, early)
+	eventually(t, "nothing waits any more", func() error {
+		if have := r.metric(t, "kubepki_csr_pending", map[string]string{"signer": csr.KubeletClient, "reason": csr.ReasonMachineMissing}); have != "0" {
+			return fmt.Errorf("%s wait", have)
+		}
+		return nil
+	})
+}
+
+func shadow(t *testing.T, c *cluster) {
+	c.worker(t, "shadowed", address(4, 1))
+	conf := c.configuration(t)
+	conf.Approver.Shadow, conf.Signer.Enabled = true, false
+	r := c.run(t, c.access, conf)
+	own, others := servingRequest(t, "shadow-own", "shadowed", address(4, 1)), servingRequest(t, "shadow-foreign", "shadowed", netip.MustParseAddr("10.96.0.1"))
+	send(t, c.asNode("shadowed"), others)
+	eventually(t, "the denial is counted", func() error {
+		if have := r.metric(t, "kubepki_csr_decisions_total", map[string]string{"signer": csr.KubeletServing, "verdict": "Deny", "reason": csr.ReasonVetoed, "shadow": "true"}); have != "1" {
+			return fmt.Errorf("%s are", have)
+		}
+		return nil
+	})
+	send(t, c.asNode("shadowed"), own)
+	eventually(t, "the approval is counted", func() error {
+		if have := r.metric(t, "kubepki_csr_decisions_total", map[string]string{"signer": csr.KubeletServing, "verdict": "Approve", "reason": csr.ReasonProven, "shadow": "true"}); have != "1" {
+			return fmt.Errorf("%s are", have)
+		}
+		return nil
+	})
+	for _, name := range []string{own.Name, others.Name} {
+		if have := csr.Condition(c.read(t, name)); have != "Pending" {
+			t.Errorf("%s is %s", name, have)
+		}
+	}
+}
+
+func (c *cluster) approve(t *testing.T, name, reason string) error {
+	r := c.read(t, name)
+	r.Status.Conditions = append(r.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: reason})
+	_, err := c.api.CertificatesV1().CertificateSigningRequests().UpdateApproval(t.Context(), name, r, metav1.UpdateOptions{})
+	return err
+}
+
+func anotherApprover(t *testing.T, c *cluster) {
+	c.run(t, c.access, c.configuration(t))
+	var wait sync.WaitGroup
+	byOther := 0
+	var mu sync.Mutex
+	for i := range 20 {
+		wait.Go(func() {
+			node, at := fmt.Sprintf("shared-%d", i), address(5, i+1)
+			c.worker(t, node, at)
+			r := servingRequest(t, node, node, at)
+			send(t, c.asNode(node), r)
+			if err := c.approve(t, r.Name, "Other"); err == nil {
+				mu.Lock()
+				byOther++
+				mu.Unlock()
+			} else if !apierrors.IsConflict(err) && !apierrors.IsInvalid(err) {
+				t.Errorf("%s: %v", r.Name, err)
+			}
+			c.issued(t, r) // with one condition, whoever was faster
+		})
+	}
+	wait.Wait()
+	t.Logf("the other approver was faster %d times of 20", byOther)
+}
+
+func failed(t *testing.T, c *cluster) {
+	c.run(t, c.access, c.configuration(t))
+	r := request(t, "misshapen", "any", csr.KubeletServing, certificatesv1.UsageServerAuth, nil)
+	send(t, c.as("somebody", "system:masters"), r)
+	eventually(t, "it is approved by a person", func() error { return c.approve(t, r.Name, "Person") })
+	if reason := c.reason(t, r.Name, certificatesv1.CertificateFailed); reason != "SignerValidationFailure" {
+		t.Errorf("it failed for %s", reason)
+	}
+	have := c.read(t, r.Name)
+	if len(have.Status.Certificate) > 0 || have.Status.Conditions[0].Reason != "Person" {
+		t.Errorf("certificate of %d bytes, conditions %+v", len(have.Status.Certificate), have.Status.Conditions)
+	}
+}
+
+func crashingServer(t *testing.T, c *cluster) {
+	r := c.run(t, c.access, c.configuration(t))
+	var all []asks
+	for i := range 30 {
+		node := fmt.Sprintf("crash-%d", i)
+		c.worker(t, node, address(6, i+1))
+		all = append(all, servingRequest(t, node, node, address(6, i+1)))
+	}
+	for i, one := range all {
+		if i == 10 {
+			c.killAPIServer(t)
+		}
+		eventually(t, one.Name+" is sent", func() error {
+			_, err := c.asNode(one.Name).CertificatesV1().CertificateSigningRequests().Create(t.Context(), one.CertificateSigningRequest, metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) {
+				return nil
+			}
+			return err
+		})
+	}
+	for _, one := range all {
+		c.issued(t, one)
+	}
+	select {
+	case err := <-r.done:
+		t.Fatalf("the controller ended: %v", err)
+	default:
+	}
+}
+
+func parseCA(t *testing.T, file string) *x509.Certificate {
+	t.Helper()
+	cas, err := pki.ParseCertificates(readFile(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cas[0]
+}
+
+// newCA returns a CA and its files' content.
+func newCA(t *testing.T, name string) (ca *x509.Certificate, cert, key []byte) {
+	t.Helper()
+	k, err := pki.GenerateKey(pki.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := pki.NewAuthority(name, k, pki.ValidFor(time.Now(), 24*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err = k.PEM(); err != nil {
+		t.Fatal(err)
+	}
+	return authority.Certificate, pki.CertificatesPEM(authority.Certificate), key
+}
+
+func writeFile(t *testing.T, name string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func swappedAuthority(t *testing.T, c *cluster) {
+	dir := t.TempDir()
+	oldCA, oldCert, oldKey := newCA(t, "old")
+	certFile, keyFile := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
+	writeFile(t, certFile, oldCert)
+	writeFile(t, keyFile, oldKey)
+	conf := c.configuration(t)
+	conf.Signer.Signers = []config.SignerProfile{{
+		Name: csr.KubeletServing, CertFile: certFile, KeyFile: keyFile, MaxDuration: metav1.Duration{Duration: 2 * time.Hour},
+		Trust: config.Trust{ConfigMap: "kube-public/kubelet-serving-ca", ClusterTrustBundle: true},
+	}}
+	r := c.run(t, c.access, conf)
+	c.worker(t, "swapped", address(7, 1))
+	issuer := func(name string) *x509.Certificate {
+		one := servingRequest(t, name, "swapped", address(7, 1))
+		send(t, c.asNode("swapped"), one)
+		return c.issued(t, one)
+	}
+	if leaf := issuer("swap-1"); !pki.SignedBy(leaf, oldCA) || leaf.NotAfter.Sub(leaf.NotBefore) > 2*time.Hour+5*time.Minute {
+		t.Errorf("signed by %s until %s", leaf.Issuer, leaf.NotAfter)
+	}
+	c.published(t, oldCert)
+
+	newOne, newCert, newKey := newCA(t, "new")
+	writeFile(t, certFile, append(newCert, oldCert...))
+	eventually(t, "the half-written pair is noticed", func() error {
+		have := r.metric(t, "kubepki_csr_authority_reloads_total", map[string]string{"signer": csr.KubeletServing, "result": "loaded"})
+		if have == "" || have == "0" {
+			return errors.New("nothing was loaded at all")
+		}
+		return nil
+	})
+	if leaf := issuer("swap-2"); !pki.SignedBy(leaf, oldCA) {
+		t.Errorf("with half of a new pair, %s signs", leaf.Issuer)
+	}
+	writeFile(t, keyFile, newKey)
+	eventually(t, "the new CA is published beside the old", func() error {
+		m, err := c.api.CoreV1().ConfigMaps("kube-public").Get(t.Context(), "kubelet-serving-ca", metav1.GetOptions{})
+		if err == nil && m.Data["ca.crt"] != string(newCert)+string(oldCert) {
+			err = errors.New("it is not")
+		}
+		return err
+	})
+	if leaf := issuer("swap-3"); !pki.SignedBy(leaf, newOne) {
+		t.Errorf("with the new pair, %s signs", leaf.Issuer)
+	}
+	c.published(t, append(newCert, oldCert...))
+}
+
+// published waits until ConfigMap and ClusterTrustBundle hold a bundle, and no other bundle is left.
+func (c *cluster) published(t *testing.T, bundle []byte) {
+	t.Helper()
+	eventually(t, "the trust is published", func() error {
+		m, err := c.api.CoreV1().ConfigMaps("kube-public").Get(t.Context(), "kubelet-serving-ca", metav1.GetOptions{})
+		if err != nil || m.Data["ca.crt"] != string(bundle) {
+			return errors.Join(errors.New("the ConfigMap does not hold it"), err)
+		}
+		list, err := c.api.CertificatesV1beta1().ClusterTrustBundles().List(t.Context(), metav1.ListOptions{FieldSelector: "spec.signerName=" + csr.KubeletServing})
+		if err != nil || len(list.Items) != 1 || list.Items[0].Spec.TrustBundle != string(bundle) {
+			return errors.Join(fmt.Errorf("there are %d bundles", len(list.Items)), err)
+		}
+		return nil
+	})
+}
+
+// limited is a user that may do what the controller needs, but not read Machines.
+func (c *cluster) limited(t *testing.T) *rest.Config {
+	t.Helper()
+	roles := c.api.RbacV1()
+	all := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
+	_, err := roles.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "limited"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"", "discovery.k8s.io", "networking.k8s.io", "certificates.k8s.io", "events.k8s.io", "coordination.k8s.io"}, Resources: []string{"*"}, Verbs: all},
+		{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}, Verbs: []string{"approve", "sign"}},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.bind(t, "limited")
+	access := rest.CopyConfig(c.access)
+	access.Impersonate = rest.ImpersonationConfig{UserName: "limited", Groups: []string{"system:authenticated"}}
+	return access
+}
+
+func (c *cluster) bind(t *testing.T, role string) {
+	t.Helper()
+	if _, err := c.api.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: role},
+		Subjects: []rbacv1.Subject{{APIGroup: "rbac.authorization.k8s.io", Kind: "User", Name: "limited"}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func unreadableMachines(t *testing.T, c *cluster) {
+	c.worker(t, "listed", address(8, 1))
+	c.worker(t, "unlisted", address(8, 2))
+	c.worker(t, "weak", address(8, 3))
+	conf := c.configuration(t)
+	// What Node.status says would be enough here, for a node that nothing else speaks of.
+	conf.Approver.Evidence.NodeStatus = csr.NodeStatusSufficient
+	conf.Approver.Evidence.Inventory = []csr.InventoryEntry{{Node: "listed", Names: []string{"listed"}, Addresses: []string{address(8, 1).String()}}}
+	r := c.run(t, c.limited(t), conf)
+	listed, unlisted := servingRequest(t, "listed", "listed", address(8, 1)), servingRequest(t, "unlisted", "unlisted", address(8, 2))
+	send(t, c.asNode("unlisted"), unlisted)
+	send(t, c.asNode("listed"), listed)
+	c.issued(t, listed)
+	eventually(t, "the other one waits", func() error {
+		if have := r.metric(t, "kubepki_csr_pending", map[string]string{"signer": csr.KubeletServing, "reason": csr.ReasonNoEvidence}); have != "1" {
+			return fmt.Errorf("%s wait", have)
+		}
+		return nil
+	})
+	if have := csr.Condition(c.read(t, unlisted.Name)); have != "Pending" {
+		t.Errorf("without a look at Machines it is %s", have)
+	}
+	if _, err := c.api.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "machines"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{machines.Group}, Resources: []string{"machines"}, Verbs: []string{"list", "watch"}},
+	}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.bind(t, "machines")
+	c.issued(t, unlisted)
+}
+
+func signerAlone(t *testing.T, c *cluster) {
+	conf := c.configuration(t)
+	conf.Approver.Enabled = false
+	c.run(t, c.access, conf)
+	c.worker(t, "standalone", address(9, 1))
+	r := servingRequest(t, "standalone", "standalone", address(9, 1))
+	send(t, c.asNode("standalone"), r)
+	eventually(t, "it is approved by a person", func() error { return c.approve(t, r.Name, "Person") })
+	c.issued(t, r)
+}
+
+func killedLeader(t *testing.T, c *cluster) {
+	conf := c.configuration(t)
+	text, err := conf.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	writeFile(t, file, text)
+	for i := range 20 {
+		c.worker(t, fmt.Sprintf("led-%d", i), address(10, i+1))
+	}
+	first := c.separate(t, file)
+	leader := func() string {
+		lease, err := c.api.CoordinationV1().Leases("kube-system").Get(t.Context(), "kubepki-controller", metav1.GetOptions{})
+		if err != nil || lease.Spec.HolderIdentity == nil {
+			return ""
+		}
+		return *lease.Spec.HolderIdentity
+	}
+	before := ""
+	eventually(t, "one leads", func() error {
+		if before = leader(); before == "" {
+			return errors.New("nobody does")
+		}
+		return nil
+	})
+	c.separate(t, file)
+	var all []asks
+	for i := range 20 {
+		node := fmt.Sprintf("led-%d", i)
+		r := servingRequest(t, node, node, address(10, i+1))
+		send(t, c.asNode(node), r)
+		if all = append(all, r); i == 8 {
+			if err := first.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, r := range all {
+		c.issued(t, r)
+	}
+	if after := leader(); after == before {
+		t.Errorf("%s leads still", after)
+	}
+}
+
+func cleaning(t *testing.T, c *cluster) {
+	c.worker(t, "cleaned", address(11, 1))
+	kept := clientRequest(t, "kept", "nobody-knows")
+	send(t, c.asBootstrapper(), kept)
+	denied := servingRequest(t, "to-be-denied", "cleaned", netip.MustParseAddr("10.96.0.1"))
+	send(t, c.asNode("cleaned"), denied)
+	conf := c.configuration(t)
+	conf.Cleaner = config.Cleaner{
+		Enabled: true, Interval: metav1.Duration{Duration: time.Second}, Denied: metav1.Duration{Duration: time.Millisecond},
+		Flood: config.Flood{Threshold: 1000, Superseded: metav1.Duration{Duration: time.Hour}},
+	}
+	r := c.run(t, c.access, conf)
+	eventually(t, "the denied one is gone", func() error {
+		_, err := c.api.CertificatesV1().CertificateSigningRequests().Get(t.Context(), denied.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(errors.New("it is there"), err)
+	})
+	if have := csr.Condition(c.read(t, kept.Name)); !strings.HasPrefix(have, "Pending") {
+		t.Errorf("the other one is %s", have)
+	}
+	if have := r.metric(t, "kubepki_csr_cleaned_total", map[string]string{"reason": csr.GarbageDenied}); have == "0" || have == "" {
+		t.Errorf("%q deletions are counted", have)
+	}
+}
