@@ -3,7 +3,8 @@
 //
 // MakePlan decides and changes nothing; a dry run prints its value. Plan.Issue generates
 // all keys, issues and checks everything in memory and returns the files to commit;
-// Plan.Requests makes signing requests instead, for a CA that is elsewhere.
+// Plan.Requests makes signing requests instead, for a CA that is elsewhere, and Step.Request
+// one for the certificates API.
 //
 // The existing certificate is the only source of what the new one contains: subject,
 // alternative names, usages and unknown extensions come along byte for byte. The package
@@ -36,6 +37,9 @@ type Options struct {
 	Configured bool
 	// Requests plans signing requests: no CA of the cluster is needed, or looked at.
 	Requests bool
+	// API plans to ask a signer behind the certificates API: no CA's key is needed, or looked
+	// at. See apirequests.go.
+	API *APIOptions
 }
 
 // Reason says why an entry is not renewed. Reasons are part of the JSON output and may
@@ -77,6 +81,9 @@ type Step struct {
 	// Algorithm and Validity are those of the new certificate.
 	Algorithm pki.Algorithm
 	Validity  pki.Validity
+	// Signer and Usages are what the certificates API is asked for, with Options.API.
+	Signer string
+	Usages []string
 	// Notes tell where the new certificate will differ from the existing one in more
 	// than key, serial number and dates.
 	Notes []string
@@ -167,7 +174,7 @@ func (p *planner) decide(step *Step) *skip {
 		return &skip{NotDue, "valid until " + step.Old.NotAfter.UTC().Format(time.RFC3339)}
 	}
 	var issuer *snapshot.Authority
-	if !p.options.Requests {
+	if !p.options.Requests && p.options.API == nil {
 		ca := p.authority(step.Entry.Issuer)
 		if ca.skip != nil {
 			return ca.skip
@@ -178,7 +185,10 @@ func (p *planner) decide(step *Step) *skip {
 		return err
 	}
 	p.decideProfile(step, issuer)
-	if issuer == nil {
+	switch {
+	case p.options.API != nil:
+		return p.decideSigner(step)
+	case issuer == nil:
 		return nil
 	}
 	return p.decideValidity(step, issuer)
