@@ -131,7 +131,7 @@ func checkLeaf(path string, value any, t reflect.Type) error {
 	}
 	err = json.Unmarshal(data, reflect.New(t).Interface())
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s: is a %s, not a %s", path, wrong.Value, wrong.Type.Kind())
+		return fmt.Errorf("%s: is a %s where a value of type %s belongs", path, wrong.Value, wrong.Type.Kind())
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
