@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -85,6 +87,7 @@ func (a *app) runController(ctx context.Context, c *config.Controller, o control
 	if err != nil {
 		return err
 	}
+	limitMemory(log)
 	namespace := o.leaderNamespace
 	if namespace == "" {
 		namespace = podNamespace()
@@ -93,6 +96,27 @@ func (a *app) runController(ctx context.Context, c *config.Controller, o control
 		Now: a.Now, Log: log, ReadFile: a.readBounded, MetricsAddress: o.metrics, HealthAddress: o.health,
 		LeaderElection: o.leaderElection, LeaderNamespace: namespace,
 	})
+}
+
+// memoryFile is the limit of this container, where it has one.
+const memoryFile = "/sys/fs/cgroup/memory.max"
+
+// limitMemory lets the garbage collector keep below the limit of the container, unless GOMEMLIMIT says otherwise.
+func limitMemory(log *slog.Logger) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	data, err := os.ReadFile(memoryFile)
+	if err != nil {
+		return
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil || limit <= 0 {
+		return // "max"
+	}
+	limit -= limit / 10 // the rest is for what the collector does not count
+	debug.SetMemoryLimit(limit)
+	log.Debug("memory is limited", "bytes", limit)
 }
 
 // controllerLog writes decisions at the default level, and with -v 5 everything.

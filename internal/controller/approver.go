@@ -62,6 +62,8 @@ type approver struct {
 
 	// unseen returns a kind of evidence that the API has and that has not been read, and why.
 	unseen func() (kind, why string)
+	// wake queues the newest requests for nodes, after what has arrived meanwhile.
+	wake func(nodes []string)
 
 	observing chan struct{}
 	mu        sync.Mutex
@@ -93,8 +95,10 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 		}
 		d = a.decider.Decide(&r, a.world, seen, a.now())
 	}
-	if kind, why := a.unseen(); kind != "" {
-		d = d.HoldBack(kind, why)
+	if d.Verdict == csr.Approve {
+		if kind, why := a.unseen(); kind != "" {
+			d = d.HoldBack(kind, why)
+		}
 	}
 	switch d.Verdict {
 	case csr.Approve:
@@ -132,9 +136,11 @@ func (a *approver) act(ctx context.Context, r *certificatesv1.CertificateSigning
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("write the verdict on request %s: %w", r.Name, err)
 	}
-	if _, err := a.world.Add(updated); err != nil {
+	nodes, err := a.world.Add(updated)
+	if err != nil {
 		log.Error("the world does not take the decided request", "error", err)
 	}
+	defer a.wake(nodes) // the request before this one is the newest now
 	a.meters.note(r.Spec.SignerName, d, false)
 	log.Info("decided")
 	if kind == certificatesv1.CertificateDenied {

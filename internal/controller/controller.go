@@ -83,7 +83,7 @@ type run struct {
 }
 
 func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
-	logger := logr.FromSlogHandler(o.Log.Handler())
+	logger := logr.FromSlogHandler(quietEnd{o.Log.Handler()})
 	ctrllog.SetLogger(logger)
 	unique := true
 	mgr, err := manager.New(cfg, manager.Options{

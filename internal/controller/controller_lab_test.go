@@ -37,6 +37,7 @@ func TestOnARealCluster(t *testing.T) {
 		{"fifty new machines get their certificates with nobody's help", fiftyMachines},
 		{"what is not its own no node gets", foreign},
 		{"a request waits for its Machine, and no longer", waitsForMachine},
+		{"of many requests of one node none is left", duplicates},
 		{"shadow decides and changes nothing", shadow},
 		{"another approver at work", anotherApprover},
 		{"an approved request that its signer may not issue fails", failed},
@@ -154,6 +155,20 @@ func waitsForMachine(t *testing.T, c *cluster) {
 		}
 		return nil
 	})
+}
+
+func duplicates(t *testing.T, c *cluster) {
+	c.worker(t, "twice", address(12, 1))
+	var all []asks
+	for i := range 4 {
+		r := servingRequest(t, fmt.Sprintf("twice-%d", i), "twice", address(12, 1))
+		send(t, c.asNode("twice"), r)
+		all = append(all, r)
+	}
+	c.run(t, c.access, c.configuration(t))
+	for _, r := range all {
+		c.issued(t, r)
+	}
 }
 
 func shadow(t *testing.T, c *cluster) {

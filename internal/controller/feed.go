@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -60,7 +61,7 @@ func (f *feed) watch(ctx context.Context) error {
 		return err
 	}
 	f.controller, f.watched = c, map[watchKey]cache.Informer{}
-	f.approver.unseen = f.unseen
+	f.approver.unseen, f.approver.wake = f.unseen, f.wakeLater
 	// The queue itself, for changes that come from files.
 	if err := c.Watch(source.TypedFunc[requestKey](func(_ context.Context, q queue) error {
 		f.mu.Lock()
@@ -203,6 +204,25 @@ func (f *feed) wake(nodes []string, q queue) {
 	for _, node := range nodes {
 		for _, ref := range f.approver.world.PendingFor(node) {
 			q.Add(requestKey{ref.Signer, ref.Name})
+		}
+	}
+}
+
+// wakeLater wakes what has become the newest request of its requester because a newer one was decided. Others have
+// nothing yet: they go first.
+func (f *feed) wakeLater(nodes []string) {
+	f.mu.Lock()
+	q := f.queue
+	f.mu.Unlock()
+	low := handler.LowPriority
+	for _, node := range nodes {
+		for _, ref := range f.approver.world.PendingFor(node) {
+			key := requestKey{ref.Signer, ref.Name}
+			if p, ok := q.(priorityqueue.PriorityQueue[requestKey]); ok {
+				p.AddWithOpts(priorityqueue.AddOpts{Priority: &low}, key)
+			} else {
+				q.Add(key)
+			}
 		}
 	}
 }
