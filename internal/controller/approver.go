@@ -22,9 +22,6 @@ import (
 	"github.com/kubepki/kubepki/internal/csr"
 )
 
-// requestKey names a request in a queue, with the signer whose cache has it.
-type requestKey struct{ signer, name string }
-
 // How long until a request that waits is looked at again when nothing happens: as long as it has waited already,
 // within these bounds.
 const (
@@ -62,7 +59,7 @@ type approver struct {
 
 	// unseen returns a kind of evidence that the API has and that has not been read, and why.
 	unseen func() (kind, why string)
-	// wake queues the newest requests for nodes, after what has arrived meanwhile.
+	// wake queues the newest requests for nodes.
 	wake func(nodes []string)
 
 	observing chan struct{}
@@ -78,9 +75,9 @@ type observation struct {
 // Reconcile judges one request and carries the verdict out.
 func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Result, error) {
 	var r certificatesv1.CertificateSigningRequest
-	if err := a.caches[key.signer].Get(ctx, client.ObjectKey{Name: key.name}, &r); err != nil {
+	if err := a.caches[key.Signer].Get(ctx, client.ObjectKey{Name: key.Name}, &r); err != nil {
 		if apierrors.IsNotFound(err) {
-			a.meters.gone(key.name)
+			a.meters.gone(key.Name)
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, err
@@ -108,7 +105,7 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 	case csr.Wait:
 		return a.wait(&r, d), nil
 	}
-	a.meters.gone(key.name)
+	a.meters.gone(key.Name)
 	return reconcile.Result{}, nil
 }
 

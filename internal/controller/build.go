@@ -78,7 +78,7 @@ func (s *signer) onApproved() handler.TypedFuncs[*certificatesv1.CertificateSign
 	take := func(r *certificatesv1.CertificateSigningRequest, q queue) {
 		switch {
 		case toSign(r):
-			q.Add(requestKey{r.Spec.SignerName, r.Name})
+			q.Add(keyOf(r))
 		case isSettled(r):
 			s.release(r)
 		}

@@ -110,6 +110,10 @@ func served(ctx context.Context, reader client.Reader, k csr.Kind) error {
 	return reader.List(ctx, list, options...)
 }
 
+func keyOf(r *certificatesv1.CertificateSigningRequest) requestKey {
+	return requestKey{Signer: r.Spec.SignerName, User: r.Spec.Username, Name: r.Name}
+}
+
 // issuedMark stands for a certificate that was issued: nothing here needs to read it again.
 var issuedMark = []byte("issued")
 

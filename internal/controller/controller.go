@@ -20,16 +20,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/csr"
@@ -162,22 +159,6 @@ func (r *run) checkReady(*http.Request) error {
 	return nil
 }
 
-// firstRetry and lastRetry bound the time to the next try of what failed: a request must not wait long for an API server that is back.
-const (
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 30 * time.Second
-)
-
-// queueOptions are those of both queues. They are filled on all replicas, so that the next leader knows the cluster
-// already. A kind that cannot be read yet is waited for, however long: another start would not see more.
-func queueOptions(reconciler reconcile.TypedReconciler[requestKey], workers int) ctrl.TypedOptions[requestKey] {
-	warm := true
-	return ctrl.TypedOptions[requestKey]{
-		Reconciler: reconciler, MaxConcurrentReconciles: workers, EnableWarmup: &warm, CacheSyncTimeout: 365 * 24 * time.Hour,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[requestKey](firstRetry, lastRetry),
-	}
-}
-
 // requests returns the cache of a signer's requests; approver and signer share it.
 func (r *run) requests(signer string) (cache.Cache, error) {
 	if c := r.caches[signer]; c != nil {
@@ -208,7 +189,7 @@ func (r *run) buildApprover(ctx context.Context, s *signer) error {
 		observing: make(chan struct{}, maxObserving), observed: map[string]observation{},
 	}
 	f := &feed{run: r, approver: a}
-	if err := f.readInventory(nil); err != nil {
+	if err := f.readInventory(); err != nil {
 		return err
 	}
 	return f.watch(ctx)

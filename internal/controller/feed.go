@@ -11,20 +11,15 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/kubepki/kubepki/internal/csr"
 )
-
-// queue is what events put requests into.
-type queue = workqueue.TypedRateLimitingInterface[requestKey]
 
 // lookAgain is how often kinds are looked for that the API did not have, and old decisions forgotten.
 const lookAgain = 2 * time.Minute
@@ -61,7 +56,7 @@ func (f *feed) watch(ctx context.Context) error {
 		return err
 	}
 	f.controller, f.watched = c, map[watchKey]cache.Informer{}
-	f.approver.unseen, f.approver.wake = f.unseen, f.wakeLater
+	f.approver.unseen, f.approver.wake = f.unseen, f.wakeQueued
 	// The queue itself, for changes that come from files.
 	if err := c.Watch(source.TypedFunc[requestKey](func(_ context.Context, q queue) error {
 		f.mu.Lock()
@@ -165,7 +160,7 @@ func (f *feed) onRequests() handler.TypedFuncs[*certificatesv1.CertificateSignin
 		if err != nil {
 			f.Log.Error("a request is not understood", "request", r.Name, "error", err)
 		}
-		q.Add(requestKey{r.Spec.SignerName, r.Name})
+		q.Add(keyOf(r))
 		f.wake(nodes, q)
 	}
 	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
@@ -203,27 +198,18 @@ func (f *feed) onObjects() handler.TypedFuncs[client.Object, requestKey] {
 func (f *feed) wake(nodes []string, q queue) {
 	for _, node := range nodes {
 		for _, ref := range f.approver.world.PendingFor(node) {
-			q.Add(requestKey{ref.Signer, ref.Name})
+			q.Add(ref)
 		}
 	}
 }
 
-// wakeLater wakes what has become the newest request of its requester because a newer one was decided. Others have
-// nothing yet: they go first.
-func (f *feed) wakeLater(nodes []string) {
+// wakeQueued is wake for changes that come from elsewhere than a watch.
+func (f *feed) wakeQueued(nodes []string) {
 	f.mu.Lock()
 	q := f.queue
 	f.mu.Unlock()
-	low := handler.LowPriority
-	for _, node := range nodes {
-		for _, ref := range f.approver.world.PendingFor(node) {
-			key := requestKey{ref.Signer, ref.Name}
-			if p, ok := q.(priorityqueue.PriorityQueue[requestKey]); ok {
-				p.AddWithOpts(priorityqueue.AddOpts{Priority: &low}, key)
-			} else {
-				q.Add(key)
-			}
-		}
+	if q != nil {
+		f.wake(nodes, q)
 	}
 }
 
@@ -243,9 +229,8 @@ func (f *feed) refresh(ctx context.Context) error {
 		case <-soon.C:
 			f.mu.Lock()
 			look = len(f.unreadable) > 0
-			q := f.queue
 			f.mu.Unlock()
-			if err := f.readInventory(q); err != nil {
+			if err := f.readInventory(); err != nil {
 				f.Log.Error("the inventory cannot be read; the last one stays", "error", err)
 			}
 		}
@@ -258,7 +243,7 @@ func (f *feed) refresh(ctx context.Context) error {
 }
 
 // readInventory takes the inventory file in, if it has changed.
-func (f *feed) readInventory(q queue) error {
+func (f *feed) readInventory() error {
 	name := f.config.Approver.Evidence.InventoryFile
 	if name == "" {
 		return nil
@@ -279,8 +264,6 @@ func (f *feed) readInventory(q queue) error {
 		return err
 	}
 	f.inventory = data
-	if q != nil {
-		f.wake(nodes, q)
-	}
+	f.wakeQueued(nodes)
 	return nil
 }

@@ -76,7 +76,7 @@ func (s *signer) isBusy(r *certificatesv1.CertificateSigningRequest) bool {
 // Reconcile signs what others have approved, and what was left over.
 func (s *signer) Reconcile(ctx context.Context, key requestKey) (reconcile.Result, error) {
 	var r certificatesv1.CertificateSigningRequest
-	if err := s.caches[key.signer].Get(ctx, client.ObjectKey{Name: key.name}, &r); err != nil {
+	if err := s.caches[key.Signer].Get(ctx, client.ObjectKey{Name: key.Name}, &r); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {

@@ -178,8 +178,8 @@ func (b Budget) wait(times decisions, now time.Time) time.Duration {
 	return max(recent[len(recent)-b.Burst].Add(b.Per.Duration).Sub(now), time.Second)
 }
 
-// Ref names a request with its signer.
-type Ref struct{ Signer, Name string }
+// Ref names a request with its signer and its requester.
+type Ref struct{ Signer, User, Name string }
 
 // PendingFor returns the pending requests for a node, whoever made them. Those that a newer one replaces are
 // left out.
@@ -189,7 +189,7 @@ func (w *World) PendingFor(node string) []Ref {
 	var refs []Ref
 	for key := range w.byNode[node] {
 		list := w.pending[key]
-		refs = append(refs, Ref{key.signer, list[len(list)-1].name})
+		refs = append(refs, Ref{key.signer, key.user, list[len(list)-1].name})
 	}
 	return refs
 }
@@ -215,7 +215,7 @@ func (w *World) Superseded(before time.Time) []Ref {
 	for key, list := range w.pending {
 		for _, r := range list[:len(list)-1] {
 			if r.created.Before(before) {
-				refs = append(refs, Ref{key.signer, r.name})
+				refs = append(refs, Ref{key.signer, key.user, r.name})
 			}
 		}
 	}
