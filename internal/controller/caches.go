@@ -117,27 +117,15 @@ func keyOf(r *certificatesv1.CertificateSigningRequest) requestKey {
 // issuedMark stands for a certificate that was issued: nothing here needs to read it again.
 var issuedMark = []byte("issued")
 
-// partial marks a request of which something that belongs to others was left out.
-const partial = "kubepki.io/partial"
-
-var partialMark = map[string]string{partial: ""}
-
-func isPartial(r *certificatesv1.CertificateSigningRequest) bool {
-	_, is := r.Annotations[partial]
-	return is
-}
-
 // stripRequest keeps of a request what decisions and signers look at. A hundred thousand of them have to fit.
 func stripRequest(object any) (any, error) {
 	r, ok := object.(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return object, nil
 	}
-	labels := bounded(r.Labels)
-	isPartial := len(r.Annotations)+len(r.OwnerReferences) > 0 || len(labels) < len(r.Labels) || len(r.Spec.Request) > csr.MaxRequest
-	r.ManagedFields, r.Annotations, r.OwnerReferences, r.Labels, r.Spec.Extra = nil, nil, nil, labels, nil
-	if isPartial {
-		r.Annotations = partialMark
+	r.ManagedFields, r.Spec.Extra = nil, nil
+	if csr.MetadataSize(r) > csr.MaxMetadata {
+		r.Labels, r.Annotations, r.OwnerReferences, r.Finalizers = nil, oversizedMetadata, nil, nil
 	}
 	r.Spec.Groups = internList(r.Spec.Groups)
 	r.Spec.SignerName = internString(r.Spec.SignerName)
@@ -161,22 +149,11 @@ func stripRequest(object any) (any, error) {
 	return r, nil
 }
 
-// oversized stands for requests that are too large to be read: the verdict on all of them is the same.
-var oversized = make([]byte, csr.MaxRequest+1)
-
-// maxLabels bounds the labels of a request that rules can see, in bytes. Requesters write them.
-const maxLabels = 4 << 10
-
-func bounded(labels map[string]string) map[string]string {
-	size := 0
-	for key, value := range labels {
-		size += len(key) + len(value)
-	}
-	if size > maxLabels {
-		return nil
-	}
-	return labels
-}
+// oversized and oversizedMetadata stand for what is too large to be looked at: the verdict on all of it is the same.
+var (
+	oversized         = make([]byte, csr.MaxRequest+1)
+	oversizedMetadata = map[string]string{"kubepki.io/oversized": strings.Repeat(".", csr.MaxMetadata)}
+)
 
 // stripObject keeps of an object what a World reads.
 func stripObject(object any) (any, error) {

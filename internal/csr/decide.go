@@ -121,10 +121,36 @@ func (j *judgement) judge() {
 		j.findings = []finding{{Wait, ReasonSuperseded, newer + " of the same requester is newer and still pending"}}
 		return
 	}
+	if size := MetadataSize(j.r); size > MaxMetadata {
+		j.node = key.node
+		j.findings = []finding{{Wait, ReasonMalformed, fmt.Sprintf("labels, annotations and owners have %d bytes, more than %d", size, MaxMetadata)}}
+		return
+	}
 	if j.parse(req, perr) {
 		j.examine()
 	}
 	j.checkBudget(key)
+}
+
+// MaxMetadata bounds what a request carries beside its content, in bytes: kubelets write nothing there, and nobody
+// is to fill the memory of those who watch.
+const MaxMetadata = 4 << 10
+
+// MetadataSize is what MaxMetadata bounds.
+func MetadataSize(r *certificatesv1.CertificateSigningRequest) int {
+	size := 0
+	for _, table := range []map[string]string{r.Labels, r.Annotations} {
+		for key, value := range table {
+			size += len(key) + len(value)
+		}
+	}
+	for _, o := range r.OwnerReferences {
+		size += len(o.APIVersion) + len(o.Kind) + len(o.Name) + len(o.UID)
+	}
+	for _, f := range r.Finalizers {
+		size += len(f)
+	}
+	return size
 }
 
 func (j *judgement) examine() {
