@@ -101,20 +101,21 @@ func (a *app) runController(ctx context.Context, c *config.Controller, o control
 // memoryFile is the limit of this container, where it has one.
 const memoryFile = "/sys/fs/cgroup/memory.max"
 
+// usualMemory is what the collector keeps to where nobody sets a limit: with the program itself, 256 MiB are enough
+// for a hundred thousand pending requests. It is no hard limit: what is needed beyond it is taken.
+const usualMemory = 200 << 20
+
 // limitMemory lets the garbage collector keep below the limit of the container, unless GOMEMLIMIT says otherwise.
 func limitMemory(log *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	data, err := os.ReadFile(memoryFile)
-	if err != nil {
-		return
+	limit := int64(usualMemory)
+	if data, err := os.ReadFile(memoryFile); err == nil {
+		if container, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil && container > 0 { // or "max"
+			limit = container - container/10 // the rest is for what the collector does not count
+		}
 	}
-	limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	if err != nil || limit <= 0 {
-		return // "max"
-	}
-	limit -= limit / 10 // the rest is for what the collector does not count
 	debug.SetMemoryLimit(limit)
 	log.Debug("memory is limited", "bytes", limit)
 }

@@ -110,15 +110,16 @@ func (j *judgement) judge() {
 		return
 	}
 	j.identify()
+	// Who has many requests open is not worth the work of reading all of them.
+	if known := j.w.byRequest[j.r.Name]; known != nil && known.uid == string(j.r.UID) && known.uid != "" && j.superseded(known.key) {
+		return
+	}
 	req, perr := read(j.r.Spec.Request)
 	key := requesterKey{j.r.Spec.SignerName, j.r.Spec.Username, nodeOf(j.r.Spec.Username)}
 	if key.node == "" && perr == nil {
 		key.node = nodeOf(req.CommonName)
 	}
-	if newer, ok := j.w.newer(key, j.r); ok {
-		j.node = key.node
-		// Who has many requests open is not worth the work of judging all of them.
-		j.findings = []finding{{Wait, ReasonSuperseded, newer + " of the same requester is newer and still pending"}}
+	if j.superseded(key) {
 		return
 	}
 	if size := MetadataSize(j.r); size > MaxMetadata {
@@ -130,6 +131,16 @@ func (j *judgement) judge() {
 		j.examine()
 	}
 	j.checkBudget(key)
+}
+
+// superseded says whether a newer request stands before this one. Then that is all there is to say.
+func (j *judgement) superseded(key requesterKey) bool {
+	newer, ok := j.w.newer(key, j.r)
+	if ok {
+		j.node = key.node
+		j.findings = []finding{{Wait, ReasonSuperseded, newer + " of the same requester is newer and still pending"}}
+	}
+	return ok
 }
 
 // MaxMetadata bounds what a request carries beside its content, in bytes: kubelets write nothing there, and nobody
