@@ -79,6 +79,9 @@ func (a *app) runController(ctx context.Context, c *config.Controller, o control
 			return misuse("--%s: %w", flag, err)
 		}
 	}
+	if a.root != "" {
+		return misuse("the controller has no --root: it runs on this machine")
+	}
 	log, err := a.controllerLog(o.logFormat)
 	if err != nil {
 		return err
