@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -127,9 +126,9 @@ func (t traffic) String() string {
 	return strings.Join(words, ", ")
 }
 
-// count returns what the controller has asked for since the record was opened. The API server
-// writes an entry before it answers.
-func (a audit) count() (traffic, error) {
+// count returns what the controller has asked for since the record was opened; of requests only those
+// of this round, as the end of an earlier one may be noted late.
+func (a audit) count(round string) (traffic, error) {
 	file, err := os.Open(a.file)
 	if err != nil {
 		return nil, err
@@ -142,31 +141,40 @@ func (a audit) count() (traffic, error) {
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
-		}
-		var entry struct {
-			Stage     string                                 `json:"stage"`
-			Verb      string                                 `json:"verb"`
-			User      struct{ Username string }              `json:"user"`
-			ObjectRef struct{ Resource, Subresource string } `json:"objectRef"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &entry); err != nil {
+		var e auditEntry
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return nil, fmt.Errorf("%s: %w", a.file, err)
 		}
-		// A watch is noted when it begins, everything else when it is over.
-		stage := "ResponseComplete"
-		if entry.Verb == "watch" {
-			stage = "ResponseStarted"
+		if e.counts(round) {
+			found[e.String()]++
 		}
-		if entry.User.Username != controllerUser || entry.Stage != stage {
-			continue
-		}
-		what := entry.Verb + " " + entry.ObjectRef.Resource
-		if entry.ObjectRef.Subresource != "" {
-			what += "/" + entry.ObjectRef.Subresource
-		}
-		found[what]++
 	}
 	return found, lines.Err()
+}
+
+// auditEntry is the part of an entry that matters here.
+type auditEntry struct {
+	Stage     string
+	Verb      string
+	User      struct{ Username string }
+	ObjectRef struct{ Resource, Subresource, Name string }
+}
+
+func (e auditEntry) counts(round string) bool {
+	// A watch is noted when it begins, everything else when it is over.
+	stage := "ResponseComplete"
+	if e.Verb == "watch" {
+		stage = "ResponseStarted"
+	}
+	ours, _ := splitName(e.ObjectRef.Name)
+	isOther := e.ObjectRef.Resource == "certificatesigningrequests" && e.ObjectRef.Name != "" && ours != round
+	return e.User.Username == controllerUser && e.Stage == stage && !isOther
+}
+
+func (e auditEntry) String() string {
+	what := e.Verb + " " + e.ObjectRef.Resource
+	if e.ObjectRef.Subresource != "" {
+		what += "/" + e.ObjectRef.Subresource
+	}
+	return what
 }

@@ -133,6 +133,7 @@ func servingByNodes(first int) func(round string) func(int) (request, error) {
 
 // asked is what became of a round of requests.
 type asked struct {
+	round     string
 	count     int
 	took      time.Duration   // from the first request that was sent to the last certificate
 	latencies []time.Duration // of each, from sending the request to the certificate
@@ -166,7 +167,7 @@ func (b *bench) ask(ctx context.Context, signer string, count int, requests func
 		return asked{}, err
 	}
 	last, _ := o.last()
-	return asked{count: count, took: last.Sub(began), latencies: o.since(sentBy(prepared, sent))}, nil
+	return asked{round: round, count: count, took: last.Sub(began), latencies: o.since(sentBy(prepared, sent))}, nil
 }
 
 // sentBy says when each asker sent its request.
