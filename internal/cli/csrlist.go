@@ -198,7 +198,9 @@ func (a *app) watchRequests(ctx context.Context, client *kube.Client, j *judge, 
 		}
 		select {
 		case <-old.C:
-			if err := a.readObjects(ctx, client, j); err != nil && ctx.Err() == nil {
+			if fresh, _, _, err := a.clusterJudge(ctx, client, o.clusterFlags); err == nil {
+				j = fresh
+			} else if ctx.Err() == nil {
 				a.warnf("verdicts go by what was known before: %s", readable(err.Error()))
 			}
 		default:

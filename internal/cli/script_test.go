@@ -103,7 +103,7 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", condition)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": commandCode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": commandCode, "csr": commandCSR, "served": commandServed},
 	})
 }
 
