@@ -61,6 +61,8 @@ type approver struct {
 	unseen func() (kind, why string)
 	// wake queues the newest requests for nodes.
 	wake func(nodes []string)
+	// turns knows who has been served lately.
+	turns *fairQueue
 
 	observing chan struct{}
 	mu        sync.Mutex
@@ -136,6 +138,9 @@ func (a *approver) act(ctx context.Context, r *certificatesv1.CertificateSigning
 	nodes, err := a.world.Add(updated)
 	if err != nil {
 		log.Error("the world does not take the decided request", "error", err)
+	}
+	if strings.HasPrefix(r.Spec.Username, "system:node:") { // bootstrap identities ask for many
+		a.turns.serve(r.Spec.Username)
 	}
 	defer a.wake(nodes) // the request before this one is the newest now
 	a.meters.note(r.Spec.SignerName, d, false)

@@ -19,7 +19,7 @@ func (r *run) buildSigner() (*signer, error) {
 		return nil, nil
 	}
 	s := &signer{authorities: map[string]authorityOf{}, caches: r.caches, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, busy: map[types.UID]bool{}}
-	c, err := ctrl.NewTyped("signer", r.mgr, queueOptions(s, signerWorkers))
+	c, err := ctrl.NewTyped("signer", r.mgr, queueOptions(s, signerWorkers, newFairQueue()))
 	if err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}

@@ -186,7 +186,7 @@ func (r *run) buildApprover(ctx context.Context, s *signer) error {
 			Failed: func(source string) { r.meters.evidence.WithLabelValues(source).Inc() },
 		},
 		events: r.mgr.GetEventRecorder("kubepki-approver"), limiter: rate.NewLimiter(5, 50), shadow: policy.Shadow, now: r.Now, log: r.Log,
-		observing: make(chan struct{}, maxObserving), observed: map[string]observation{},
+		turns: newFairQueue(), observing: make(chan struct{}, maxObserving), observed: map[string]observation{},
 	}
 	f := &feed{run: r, approver: a}
 	if err := f.readInventory(); err != nil {

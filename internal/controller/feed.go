@@ -51,7 +51,7 @@ func (k watchKey) String() string {
 // watch sets up the approver's queue with all that feeds it. No request is judged before everything that is watched
 // from the start has been read: a veto that is not known yet would be none.
 func (f *feed) watch(ctx context.Context) error {
-	c, err := ctrl.NewTyped("approver", f.mgr, queueOptions(f.approver, approverWorkers))
+	c, err := ctrl.NewTyped("approver", f.mgr, queueOptions(f.approver, approverWorkers, f.approver.turns))
 	if err != nil {
 		return err
 	}
@@ -225,6 +225,7 @@ func (f *feed) refresh(ctx context.Context) error {
 			return nil
 		case <-later.C:
 			f.approver.world.Forget(f.Now())
+			f.approver.turns.forget()
 			look = true
 		case <-soon.C:
 			f.mu.Lock()
