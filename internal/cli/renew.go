@@ -32,7 +32,13 @@ or by kubepki certs verify --restart auto.
 
 With --csr-only nothing is replaced: new keys and signing requests are written to --csr-dir, for a
 CA that is elsewhere. The directory has to be named: kubeadm's default, the certificates directory,
-holds the live keys under the same names. Bring the answers back with kubepki certs import.`
+holds the live keys under the same names. Bring the answers back with kubepki certs import.
+
+With --use-api the new certificates come from a signer behind the certificates API: no CA key is
+needed here. Keys and CertificateSigningRequests are made, their approval is waited for, and what
+was issued is checked and put in place as by any renewal. The keys are stored before a request
+leaves: after Ctrl-C, a crash or --approval-wait the same command goes on with the same requests,
+and until then the exit code is 3.`
 
 func (a *app) renewCommand() *cobra.Command {
 	run := &renewRun{app: a}
@@ -43,7 +49,8 @@ func (a *app) renewCommand() *cobra.Command {
 		Long:  renewLong + "\n\nNames:" + nameList(candidates),
 		Example: `  kubepki certs renew all
   kubepki certs renew apiserver admin.conf --validity 2160h
-  kubepki certs renew all --if-due 720h -o json`,
+  kubepki certs renew all --if-due 720h -o json
+  kubepki certs renew apiserver-kubelet-client scheduler.conf --use-api`,
 		ValidArgs: append([]string{"all"}, entryNames(candidates)...),
 		Args:      cobra.MinimumNArgs(1),
 		RunE:      func(cmd *cobra.Command, args []string) error { return run.run(cmd.Context(), args) },
@@ -61,6 +68,7 @@ func (a *app) renewCommand() *cobra.Command {
 	flags.BoolVar(&run.dryRun, "dry-run", false, "show what would be done, and change nothing")
 	flags.BoolVar(&run.csrOnly, "csr-only", false, "write new keys and signing requests to --csr-dir; replace nothing")
 	flags.StringVar(&run.csrDir, "csr-dir", "", "`directory` for --csr-only")
+	run.api.bind(cmd)
 	_ = cmd.MarkFlagDirname("csr-dir")
 	_ = cmd.RegisterFlagCompletionFunc("algorithm", completeAlgorithms)
 	formats(cmd, "text", structured)
@@ -79,6 +87,7 @@ type renewRun struct {
 	csrOnly   bool
 	csrDir    string
 	all       bool // rather than names
+	api       apiFlags
 
 	restart    restartFlags
 	rollback   bool
@@ -120,6 +129,9 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	if r.validity == 0 && config.Set.Validity {
 		options.Validity = config.Cluster.Validity
 	}
+	if options.API, err = r.api.options(&r.settings, entries, "csr-only", "same-key", "validity"); err != nil {
+		return err
+	}
 	options.Algorithm = pki.Algorithm(r.algorithm)
 	if r.algorithm == "" && config.Set.Algorithm && !r.sameKey {
 		options.Algorithm = config.Cluster.Algorithm
@@ -129,6 +141,9 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		return err
 	}
 	defer t.Close()
+	if r.api.forget {
+		return r.forgetRequests(t, entries)
+	}
 	n := r.app.node(t, r.restart.socket)
 	// The server of files that only lie here is another machine's, or nobody's.
 	if r.settings.config == "" && !r.csrOnly && n.running() {
@@ -137,17 +152,27 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	}
 	plan := renew.MakePlan(t.Snapshot, entries, options, r.app.Now())
 	if r.dryRun {
+		r.noteStored(t, plan)
 		return r.finish(plan, renewal{})
 	}
 	if err := r.refuse(n); err != nil {
 		return err
+	}
+	var issued []pkidir.Change
+	if r.api.use {
+		if issued, err = r.askAPI(ctx, t, plan); err != nil {
+			return err
+		}
+		if plan.Renewals() == 0 {
+			return r.finish(plan, renewal{})
+		}
 	}
 	var done renewal
 	if err := r.lookBefore(ctx, n, &done); err != nil {
 		return err
 	}
 	done.remember(t, plan, r.app.Now())
-	done.backup, err = r.carryOut(ctx, t, plan, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
+	done.backup, err = r.carryOut(ctx, t, plan, issued, r.settings.cmd.CommandPath()+" "+strings.Join(names, " "))
 	if err != nil {
 		return err
 	}
@@ -197,14 +222,17 @@ func (r *renewRun) check() error {
 	return nil
 }
 
-func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan, reason string) (*pkidir.Backup, error) {
-	var changes []pkidir.Change
+// carryOut makes what the plan says, but for what a signer has issued already, and writes it.
+func (r *renewRun) carryOut(ctx context.Context, t *tree, plan *renew.Plan, issued []pkidir.Change, reason string) (*pkidir.Backup, error) {
+	changes := issued
 	var entries []layout.Entry
 	var err error
 	if r.csrOnly {
 		changes, err = plan.Requests(ctx, r.csrDir)
 	} else {
-		changes, err = plan.Issue(ctx)
+		if !r.api.use {
+			changes, err = plan.Issue(ctx)
+		}
 		for _, step := range plan.Steps {
 			if step.Reason == "" {
 				entries = append(entries, step.Entry)
@@ -226,10 +254,13 @@ func (r *renewRun) finish(plan *renew.Plan, done renewal) error {
 	} else if err := r.app.printStructured(renewalReport(plan, r.dryRun, done)); err != nil {
 		return err
 	}
-	if plan.NeedsAttention() {
-		return &attentionError{}
+	if !plan.NeedsAttention() {
+		return nil
 	}
-	return nil
+	if hint := apiHint(plan); hint != "" {
+		return withHint(&attentionError{}, hint)
+	}
+	return &attentionError{}
 }
 
 func (r *renewRun) printText(plan *renew.Plan, done renewal) error {
@@ -271,12 +302,16 @@ func (r *renewRun) printStep(step renew.Step) {
 		fmt.Fprintf(out, "Detected external %s, %s can't be renewed\n", ca.Base, e.Label)
 	case step.Reason == renew.NotDue || step.Reason == renew.ExternalEtcd:
 		fmt.Fprintf(out, "%s not renewed: %s\n", e.Label, step.Detail)
+	case step.Reason == renew.Pending || step.Reason == renew.Approved:
+		fmt.Fprintf(out, "%s not renewed yet: %s\n", e.Label, step.Detail)
 	case step.Reason != "":
 		fmt.Fprintf(out, "%s can't be renewed: %s\n", e.Label, step.Detail)
 	case r.csrOnly && r.dryRun:
 		fmt.Fprintf(out, "%s would be requested: %s key\n", e.Label, step.Algorithm)
 	case r.csrOnly:
 		fmt.Fprintf(out, "%s requested: %s/%s.csr\n", e.Label, r.csrDir, e.Name)
+	case r.api.use && r.dryRun:
+		fmt.Fprintf(out, "%s would be requested from %s: %s key, for %s\n", e.Label, step.Signer, step.Algorithm, strings.Join(step.Usages, ", "))
 	case r.dryRun:
 		fmt.Fprintf(out, "%s would be renewed: %s key, until %s\n", e.Label, step.Algorithm, day(step.Validity.NotAfter))
 	default:

@@ -40,6 +40,7 @@ type RenewalStep struct {
 	Serial         string        `json:"serial,omitempty"`
 	ExpirationDate *time.Time    `json:"expirationDate,omitempty"`
 	Algorithm      pki.Algorithm `json:"algorithm,omitempty"`
+	Signer         string        `json:"signer,omitempty"` // --use-api: who is asked
 	Notes          []string      `json:"notes,omitempty"`
 }
 
@@ -56,6 +57,7 @@ func renewalReport(plan *renew.Plan, dryRun bool, done renewal) *Renewal {
 			Renewed: step.Reason == "" && !plan.Options.Requests,
 			Reason:  step.Reason,
 			Detail:  step.Detail,
+			Signer:  step.Signer,
 			Notes:   step.Notes,
 		}
 		if step.Old != nil {
@@ -63,7 +65,7 @@ func renewalReport(plan *renew.Plan, dryRun bool, done renewal) *Renewal {
 		}
 		if step.Reason == "" {
 			s.Algorithm = step.Algorithm
-			if !plan.Options.Requests {
+			if !plan.Options.Requests && !step.Validity.NotAfter.IsZero() {
 				s.ExpirationDate = utc(step.Validity.NotAfter)
 			}
 		}
