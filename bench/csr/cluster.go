@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -182,22 +181,20 @@ func withFlags(manifest []byte, flags map[string]string) ([]byte, error) {
 	return yaml.Marshal(pod)
 }
 
-// clear deletes all requests.
+// clear deletes all requests. The API server gives each call a minute, which a hundred thousand
+// may take longer than.
 func (b *bench) clear(ctx context.Context) error {
 	requests := b.api.CertificatesV1().CertificateSigningRequests()
-	for {
-		err := requests.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
-		if err != nil && !apierrors.IsTimeout(err) && !apierrors.IsServerTimeout(err) && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete all requests: %w", err)
-		}
-		left, err := requests.List(ctx, metav1.ListOptions{Limit: 1})
-		if err != nil {
+	return until(ctx, 10*time.Minute, "all requests to be deleted", func(ctx context.Context) error {
+		if err := requests.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 			return err
 		}
-		if len(left.Items) == 0 {
-			return nil
+		left, err := requests.List(ctx, metav1.ListOptions{Limit: 1})
+		if err == nil && len(left.Items) > 0 {
+			err = fmt.Errorf("%s is left", left.Items[0].Name)
 		}
-	}
+		return err
+	})
 }
 
 // until looks until check has no complaint.

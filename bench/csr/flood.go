@@ -124,7 +124,7 @@ func (b *bench) hostile(ctx context.Context) ([]row, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", attacker.name, err)
+			return rows, fmt.Errorf("%s: %w", attacker.name, err)
 		}
 	}
 	return rows, nil

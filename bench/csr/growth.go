@@ -13,7 +13,7 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 	var rows []row
 	for _, count := range b.sizes.growth {
 		if err := b.ensureNodes(ctx, count+1); err != nil {
-			return nil, err
+			return rows, err
 		}
 		err := b.withController(ctx, fmt.Sprintf("growth-%d", count), func(c *controller) error {
 			before, err := c.cpu()
@@ -37,7 +37,7 @@ func (b *bench) growth(ctx context.Context) ([]row, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("%d nodes: %w", count, err)
+			return rows, fmt.Errorf("%d nodes: %w", count, err)
 		}
 		progress("growth: %s: %s", rows[len(rows)-1].what, rows[len(rows)-1].measured)
 	}

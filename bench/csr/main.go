@@ -102,15 +102,18 @@ func (b *bench) run(ctx context.Context, dir, only string) (missed int, err erro
 		err = errors.Join(err, b.keepLogs())
 		b.lab.Stop()
 	}()
+	// What has been measured is shown, whatever comes after it.
 	var rows []row
 	for _, p := range wanted {
-		more, err := p.run(b, ctx)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", p.name, err)
-		}
+		more, partErr := p.run(b, ctx)
 		rows = append(rows, more...)
+		if partErr != nil {
+			err = fmt.Errorf("%s: %w", p.name, partErr)
+			break
+		}
 	}
-	return b.report(rows)
+	missed, reportErr := b.report(rows)
+	return missed, errors.Join(err, reportErr)
 }
 
 // keepLogs copies the API server's log, if that is wanted. The controller writes its own there.
