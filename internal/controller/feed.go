@@ -160,7 +160,9 @@ func (f *feed) onRequests() handler.TypedFuncs[*certificatesv1.CertificateSignin
 		if err != nil {
 			f.Log.Error("a request is not understood", "request", r.Name, "error", err)
 		}
-		q.Add(keyOf(r))
+		if !f.approver.world.IsSuperseded(r) { // else the end of the newer one wakes it
+			q.Add(keyOf(r))
+		}
 		f.wake(nodes, q)
 	}
 	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
@@ -231,6 +233,7 @@ func (f *feed) refresh(ctx context.Context) error {
 			f.mu.Lock()
 			look = len(f.unreadable) > 0
 			f.mu.Unlock()
+			f.meters.superseded(f.approver.world.SupersededCounts(), f.config.Approver.Signers)
 			if err := f.readInventory(); err != nil {
 				f.Log.Error("the inventory cannot be read; the last one stays", "error", err)
 			}

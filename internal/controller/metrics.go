@@ -136,12 +136,19 @@ func (m *meters) note(signer string, d csr.Decision, shadow bool) (changed bool)
 		return false
 	}
 	m.drop(d.Name)
-	if d.Verdict == csr.Wait {
+	if d.Verdict == csr.Wait && d.Reason != csr.ReasonSuperseded { // there can be very many of those
 		m.waiting[strings.Clone(d.Name)] = now
 		m.pending.WithLabelValues(signer, d.Reason).Inc()
 	}
 	m.decisions.WithLabelValues(signer, string(d.Verdict), d.Reason, fmt.Sprint(shadow)).Inc()
 	return true
+}
+
+// superseded sets how many requests wait for newer ones, which are too many to remember each.
+func (m *meters) superseded(counts map[string]int, signers []string) {
+	for _, signer := range signers {
+		m.pending.WithLabelValues(signer, csr.ReasonSuperseded).Set(float64(counts[signer]))
+	}
 }
 
 // gone ends the count of a request that waits no longer.

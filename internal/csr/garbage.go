@@ -78,13 +78,14 @@ func GarbageIn(w *World, r *certificatesv1.CertificateSigningRequest, l Limits, 
 	if reason, ok = Garbage(r, l, now); ok {
 		return reason, ok
 	}
-	if l.Superseded > 0 && now.Sub(r.CreationTimestamp.Time) > l.Superseded && w.superseded(r) {
+	if l.Superseded > 0 && now.Sub(r.CreationTimestamp.Time) > l.Superseded && w.IsSuperseded(r) {
 		return GarbageSuperseded, true
 	}
 	return reason, false
 }
 
-func (w *World) superseded(r *certificatesv1.CertificateSigningRequest) bool {
+// IsSuperseded says whether a newer pending request of the same requester replaces a pending one.
+func (w *World) IsSuperseded(r *certificatesv1.CertificateSigningRequest) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	known := w.byRequest[r.Name]

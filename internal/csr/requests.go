@@ -207,6 +207,17 @@ func (w *World) PendingCount() int {
 	return count
 }
 
+// SupersededCounts returns how many pending requests newer ones replace, by signer.
+func (w *World) SupersededCounts() map[string]int {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	counts := map[string]int{}
+	for key, list := range w.pending {
+		counts[key.signer] += len(list) - 1
+	}
+	return counts
+}
+
 // Superseded returns the pending requests made before a time that a newer one of the same requester replaces.
 func (w *World) Superseded(before time.Time) []Ref {
 	w.mu.RLock()
