@@ -129,7 +129,7 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	if r.validity == 0 && config.Set.Validity {
 		options.Validity = config.Cluster.Validity
 	}
-	if options.API, err = r.api.options(&r.settings, entries, "csr-only", "same-key", "validity"); err != nil {
+	if options.API, err = r.api.options(&r.settings, entries, "csr-only", "same-key"); err != nil {
 		return err
 	}
 	options.Algorithm = pki.Algorithm(r.algorithm)

@@ -63,6 +63,8 @@ func (f *apiFlags) options(s *settings, entries []layout.Entry, others ...string
 		}
 	}
 	switch {
+	case s.given("validity"):
+		return nil, misuse("--validity cannot go with --use-api: ask the signer with --expiration")
 	case s.given("expiration") && f.expiration < renew.MinExpiration:
 		return nil, misuse("--expiration %s: the API takes no less than %s", f.expiration, renew.MinExpiration)
 	case f.expiration > math.MaxInt32*time.Second:
