@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubepki/kubepki/internal/cli"
 	"github.com/kubepki/kubepki/internal/lab"
 	"github.com/kubepki/kubepki/internal/snapshot"
 	"github.com/kubepki/kubepki/layout"
@@ -64,6 +66,7 @@ func TestRenewThroughTheAPIOfARealCluster(t *testing.T) {
 	}{
 		{"killed while it waits, it goes on with the same key and request", testResume},
 		{"a program of the node uses what was issued", testProof},
+		{"an interrupt ends the wait with exit code 3 and keeps the key", testInterrupt},
 		{"a denied request is named, and made anew by the next run", testDenied},
 		{"what another signer issues is checked before it is installed", testOtherSigner},
 		{"a signer that fails is named", testFailed},
@@ -99,13 +102,13 @@ func (w *apiWorld) renew(code int, args ...string) string {
 }
 
 // start runs the program beside the test.
-func (w *apiWorld) start(args ...string) (cmd *exec.Cmd, out *strings.Builder) {
+func (w *apiWorld) start(args ...string) (cmd *exec.Cmd, out *outputBuffer) {
 	w.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	out = &strings.Builder{}
+	out = &outputBuffer{}
 	cmd = exec.Command(self, w.args(args...)...)
 	cmd.Args[0] = "kubepki"
 	cmd.Stdout, cmd.Stderr = out, out
@@ -114,6 +117,34 @@ func (w *apiWorld) start(args ...string) (cmd *exec.Cmd, out *strings.Builder) {
 	}
 	w.t.Cleanup(func() { _ = cmd.Process.Kill() })
 	return cmd, out
+}
+
+// outputBuffer can be read while a program writes to it.
+type outputBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *outputBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *outputBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// eventually waits for a condition.
+func (w *apiWorld) eventually(what string, condition func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited in vain for %s", what)
+		}
+	}
 }
 
 // requests lists the objects for an entry.
@@ -129,14 +160,12 @@ func (w *apiWorld) requests(entry string) []certificates.CertificateSigningReque
 // request waits for the one pending request for an entry.
 func (w *apiWorld) request(entry string) *certificates.CertificateSigningRequest {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		pending := slices.DeleteFunc(w.requests(entry), func(r certificates.CertificateSigningRequest) bool { return len(r.Status.Conditions) > 0 })
-		if len(pending) == 1 {
-			return &pending[0]
-		}
-	}
-	w.t.Fatalf("no pending request for %s", entry)
-	return nil
+	var pending []certificates.CertificateSigningRequest
+	w.eventually("one pending request for "+entry, func() bool {
+		pending = slices.DeleteFunc(w.requests(entry), func(r certificates.CertificateSigningRequest) bool { return len(r.Status.Conditions) > 0 })
+		return len(pending) == 1
+	})
+	return &pending[0]
 }
 
 func (w *apiWorld) condition(r *certificates.CertificateSigningRequest, t certificates.RequestConditionType, message string) *certificates.CertificateSigningRequest {
@@ -269,6 +298,42 @@ func testProof(t *testing.T, w *apiWorld) {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	w.wantIn(output.String(), "scheduler manager to use renewed", "Done renewing certificates", "kube-scheduler (", "kube-controller-manager (")
+}
+
+func testInterrupt(t *testing.T, w *apiWorld) {
+	const entry = "admin.conf"
+	old := w.live(entry)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var out, errs strings.Builder
+	code := make(chan int)
+	go func() {
+		code <- cli.Main(ctx, cli.Env{Args: w.args(entry), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Now: time.Now})
+	}()
+	request := w.request(entry)
+	cancel()
+	if got := <-code; got != cli.ExitAttention {
+		t.Errorf("exit code %d, want %d\n%s%s", got, cli.ExitAttention, &out, &errs)
+	}
+	w.wantIn(errs.String(), "interrupted: nothing was replaced", "hint: run the same command again")
+	if w.stored(entry) == "" || w.live(entry) != old {
+		t.Error("the key is not stored, or the live file has changed")
+	}
+	// The object is deleted while the next run waits; the one after makes it again.
+	cmd, output := w.start(entry, "--restart", "never")
+	w.eventually("the next run to wait", func() bool { return strings.Contains(output.String(), request.Name) })
+	if err := w.client.CertificatesV1().CertificateSigningRequests().Delete(t.Context(), request.Name, meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("a request that was deleted is no failure")
+	}
+	w.wantIn(output.String(), "was deleted while it waited")
+	w.renew(3, entry, "--approval-wait", "0")
+	if again := w.request(entry); again.Name != request.Name || again.UID == request.UID {
+		t.Errorf("request %s (%s), want another of the name %s", again.Name, again.UID, request.Name)
+	}
+	w.renew(0, entry, "--forget")
 }
 
 func testDenied(t *testing.T, w *apiWorld) {
