@@ -160,7 +160,7 @@ func stripObject(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Node:
 		return &corev1.Node{
-			ObjectMeta: bare(o.ObjectMeta, true), Spec: corev1.NodeSpec{ProviderID: o.Spec.ProviderID},
+			ObjectMeta: bare(o.ObjectMeta, true), Spec: corev1.NodeSpec{ProviderID: o.Spec.ProviderID, PodCIDR: o.Spec.PodCIDR, PodCIDRs: o.Spec.PodCIDRs},
 			Status: corev1.NodeStatus{Addresses: o.Status.Addresses, DaemonEndpoints: o.Status.DaemonEndpoints},
 		}, nil
 	case *corev1.Service:
