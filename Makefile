@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr lint tidy man oracle clean
+.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr soak-csr lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -45,6 +45,10 @@ race:
 # Every fuzz target of the tree, one after the other.
 fuzz:
 	@sh test/fuzz.sh $(FUZZTIME)
+
+# A million random clusters: nothing is approved without evidence. KUBEPKI_SEED=2 for others.
+soak-csr:
+	KUBEPKI_WORLDS=1000000 $(GO) test -timeout 60m -run TestRandomWorlds -v ./internal/csr
 
 # On the disk, where kubepki syncs what it writes and kubeadm does not, and in memory.
 # Then what a renewal costs a control plane that runs.

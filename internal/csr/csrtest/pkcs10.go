@@ -309,3 +309,9 @@ func newKey(kind string) (crypto.Signer, error) {
 	}
 	return nil, fmt.Errorf("nobody knows a key %q", kind)
 }
+
+// PEM returns a request as a kubelet makes it, for any subject and names.
+func PEM(cn string, orgs, names, addresses []string) ([]byte, error) {
+	r := request{CN: &cn, Orgs: &orgs, DNS: names, IPs: addresses}
+	return r.pem()
+}
