@@ -246,7 +246,7 @@ func (a *apiRenewal) tell(q *apiRequest) {
 }
 
 func approveHint(name string) string {
-	return fmt.Sprintf("to approve it: kubectl certificate approve %s (or kubepki csr approve %s)", name, name)
+	return fmt.Sprintf("to approve it: kubectl certificate approve %s (or kubepki csr approve)", name)
 }
 
 // wait looks after the requests until each is settled or the time is over. A server that
