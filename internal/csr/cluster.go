@@ -23,16 +23,16 @@ const (
 
 func (w *World) addConfigMap(o *corev1.ConfigMap) ([]string, error) {
 	id := o.Namespace + "/" + o.Name
-	switch {
-	case id == w.policy.Evidence.InventoryConfigMap:
+	switch id {
+	case w.policy.Evidence.InventoryConfigMap:
 		entries, err := ReadInventory([]byte(o.Data[inventoryKey]))
 		if err != nil {
 			return nil, fmt.Errorf("ConfigMap %s, key %s: %w", id, inventoryKey, err)
 		}
 		return w.setInventory("ConfigMap "+id, entries), nil
-	case id == "kube-system/kubeadm-config":
+	case "kube-system/kubeadm-config":
 		return nil, w.addKubeadmConfig("ConfigMap "+id, o.Data[kubeadmConfigKey])
-	case id == "kube-public/cluster-info":
+	case "kube-public/cluster-info":
 		return nil, w.addClusterInfo("ConfigMap "+id, o.Data[clusterInfoKey])
 	}
 	return nil, nil

@@ -58,7 +58,6 @@ type judgement struct {
 	node      string // that the request is for
 	sans      []*san
 	findings  []finding
-	allowed   string // name of the rule that backs something
 	approval  finding
 	Decision
 }

@@ -1,6 +1,7 @@
 package csr
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"net"
@@ -184,12 +185,33 @@ func (j *judgement) isControlPlane() bool {
 		slices.ContainsFunc(j.w.inventory[j.node], func(e entry) bool { return e.ControlPlane })
 }
 
+// weak claims are those that a node makes itself, or that are about to end.
+func (c claim) weak() bool { return c.class == claimNodeStatus || c.fading }
+
+// claimsOf returns the claims to a name or address, stronger ones first, in an order that does not depend on when
+// objects came.
+func (w *World) claimsOf(key string) []claim {
+	claims := w.claims[key]
+	if len(claims) < 2 {
+		return claims
+	}
+	return slices.SortedFunc(slices.Values(claims), func(a, b claim) int {
+		if a.weak() != b.weak() {
+			if b.weak() {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.class, b.class), strings.Compare(a.id, b.id), strings.Compare(a.node, b.node))
+	})
+}
+
 // checkOthers refuses what is another node's. What another node merely says of itself, in its status, counts
 // for nothing against strong evidence: else one node could block all others.
 func (j *judgement) checkOthers(s *san) {
 	noted := false // one that claims it is enough, out of thousands
-	for _, c := range j.w.claims[s.key] {
-		weak := c.class == claimNodeStatus || c.fading
+	for _, c := range j.w.claimsOf(s.key) {
+		weak := c.weak()
 		switch {
 		case c.class >= claimAPI || c.node == j.node && c.node != "":
 			continue
@@ -204,7 +226,10 @@ func (j *judgement) checkOthers(s *san) {
 		}
 		if c.class == claimMachine && c.node == "" && !s.strong {
 			// It may be this node's own: references to nodes appear after the first request.
+			// Nothing weaker can back it meanwhile.
+			s.refused = true
 			j.saw(s.key, c.id, Strong, false, "has it, and refers to no node yet")
+			j.wait(ReasonNoEvidence, "%s has %s, and refers to no node yet", c.id, s.key)
 			continue
 		}
 		s.refused = true
