@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -187,7 +187,7 @@ func (a *approver) wait(r *certificatesv1.CertificateSigningRequest, d csr.Decis
 		a.tell(r, corev1.EventTypeNormal, d)
 	}
 	after := min(max(age, leastRetry), mostRetry)
-	return reconcile.Result{RequeueAfter: after + rand.N(after/4)} //nolint:gosec // spreads work, protects nothing
+	return reconcile.Result{RequeueAfter: wait.Jitter(after, 0.25)}
 }
 
 // tell records an event with the reason of the verdict. Events are writes: there is none for approvals, whose

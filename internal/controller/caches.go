@@ -26,14 +26,10 @@ import (
 )
 
 // newScheme knows the types of Kubernetes that are read here, and no others.
-func newScheme() *runtime.Scheme {
+func newScheme() (*runtime.Scheme, error) {
+	builder := runtime.SchemeBuilder{corev1.AddToScheme, certificatesv1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme}
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, certificatesv1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			panic(err) // the types are compiled in
-		}
-	}
-	return scheme
+	return scheme, builder.AddToScheme(scheme)
 }
 
 // requestCache holds the requests of one signer, cut down to what is needed.

@@ -258,7 +258,10 @@ func TestPendingRequestsAreSmall(t *testing.T) {
 }
 
 func TestKindsHaveTypes(t *testing.T) {
-	scheme := newScheme()
+	scheme, err := newScheme()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range csr.Kinds(csr.DefaultPolicy()) {
 		object := emptyObject(k)
 		if _, ok := object.(*unstructured.Unstructured); ok {

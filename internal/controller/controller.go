@@ -83,8 +83,12 @@ func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
 	logger := logr.FromSlogHandler(quietEnd{o.Log.Handler()})
 	ctrllog.SetLogger(logger)
 	unique := true
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
 	mgr, err := manager.New(cfg, manager.Options{
-		Scheme: newScheme(), Logger: logger,
+		Scheme: scheme, Logger: logger,
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: o.HealthAddress,
 		LeaderElection:         o.LeaderElection, LeaderElectionID: LeaseName, LeaderElectionNamespace: o.LeaderNamespace, LeaderElectionReleaseOnCancel: true,
