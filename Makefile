@@ -29,6 +29,7 @@ LABTESTS := ./internal/lab ./internal/restart ./internal/kube ./internal/control
 test: oracle servers
 	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(LABTESTS))")
 	$(GO) test -timeout 30m -p 1 $(LABTESTS)
+	cd test/chart && $(GO) test -timeout 10m ./...
 	cd test/kubernetes && $(GO) vet ./...
 
 servers:
@@ -72,6 +73,7 @@ lint:
 tidy:
 	$(GO) mod tidy
 	cd test/kubernetes && $(GO) mod tidy
+	cd test/chart && $(GO) mod tidy
 
 man:
 	$(GO) run ./cmd/kubepki-man bin/man
