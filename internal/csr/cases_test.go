@@ -14,7 +14,18 @@ func TestCases(t *testing.T) {
 	if len(cases) < 140 {
 		t.Errorf("%d cases, want 140 or more", len(cases))
 	}
+	seen := map[string]bool{}
+	defer func() {
+		for verdict, reasons := range csr.Reasons() {
+			for _, reason := range reasons {
+				if !seen[reason] {
+					t.Errorf("no case gets %s %s", verdict, reason)
+				}
+			}
+		}
+	}()
 	for _, c := range cases {
+		seen[c.Reason] = true
 		t.Run(c.Theme+"/"+c.Name, func(t *testing.T) {
 			decider := deciderOf(t, c.Policy)
 			d := judge(t, c, decider)

@@ -276,6 +276,8 @@ func (w *smallWorld) forbidsSAN(san, node string, own smallNode, strong sans, ok
 	}
 	if !backed {
 		switch {
+		case slices.ContainsFunc(w.machines, func(m smallMachine) bool { return m.node == "" && m.sans.has(san) }):
+			return "is of a machine that has no node yet"
 		case w.served != nil && w.served.has(san) && !w.spokenFor(san, node):
 		case mode == csr.NodeStatusSufficient && own.status.has(san):
 		default:
@@ -515,7 +517,7 @@ func TestRandomWorlds(t *testing.T) {
 				failed("approved, but: %s", why)
 			}
 		}
-		if again := judge(w, r); again.Verdict != d.Verdict {
+		if again := judge(w, r); again.Verdict != d.Verdict || again.Reason != d.Reason {
 			failed("%s %s, and by detours %s %s", d.Verdict, d.Reason, again.Verdict, again.Reason)
 		}
 		if d.Verdict == csr.Approve && w.rests(q) {

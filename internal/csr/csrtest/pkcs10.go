@@ -52,7 +52,7 @@ func set(parts ...[]byte) []byte      { return tlv(0x31, parts...) }
 func oid(arcs ...int) []byte {
 	der, err := asn1.Marshal(asn1.ObjectIdentifier(arcs))
 	if err != nil {
-		panic(err) // constants
+		panic(err) //nolint:forbidigo // constants
 	}
 	return der
 }
