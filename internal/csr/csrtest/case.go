@@ -290,7 +290,7 @@ func documents(objects []map[string]any) []byte {
 	for _, o := range objects {
 		data, err := json.Marshal(o) // JSON is YAML
 		if err != nil {
-			panic(err) // it was read from YAML
+			panic(err) //nolint:forbidigo // it was read from YAML
 		}
 		fmt.Fprintf(&out, "---\n%s\n", data)
 	}
