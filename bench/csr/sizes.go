@@ -22,11 +22,6 @@ type sizes struct {
 	judged bool // whether the numbers are large enough to be held against targets
 }
 
-// nodes is how many there must be.
-func (s sizes) nodes() int {
-	return max(s.fast, s.defaults, s.burst, s.steadyRate*int(s.steadyFor.Seconds()), s.growth[len(s.growth)-1], s.flooded, honestRounds*s.honest+1)
-}
-
 var full = sizes{
 	pairs: 3, defaults: 300, fast: 1500, burst: 3000,
 	steadyRate: 50, steadyFor: time.Minute,

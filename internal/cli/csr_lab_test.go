@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -215,7 +216,7 @@ func (c *csrCluster) check(t *testing.T, code int, out string, err error, args, 
 	t.Helper()
 	c.printed.WriteString(out)
 	have := 0
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		have = exit.ExitCode()
 	} else if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,10 @@ func (a *app) servedNow(ctx context.Context, j *judge, r *certificatesv1.Certifi
 	if err != nil {
 		return &ServedNow{Address: at.String(), Error: err.Error()}
 	}
-	leaf := chain[0]
+	return compareServed(at.String(), chain[0], req)
+}
+
+func compareServed(at string, leaf *x509.Certificate, req *csr.Request) *ServedNow {
 	have, want := slices.Clone(leaf.DNSNames), slices.Clone(req.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		if address, ok := netip.AddrFromSlice(ip); ok {
@@ -103,7 +106,7 @@ func (a *app) servedNow(ctx context.Context, j *judge, r *certificatesv1.Certifi
 		want = append(want, address.String())
 	}
 	return &ServedNow{
-		Address: at.String(), Subject: leaf.Subject.CommonName, Serial: serial(leaf.SerialNumber), NotAfter: &leaf.NotAfter,
+		Address: at, Subject: leaf.Subject.CommonName, Serial: serial(leaf.SerialNumber), NotAfter: &leaf.NotAfter,
 		Added: without(want, have), Dropped: without(have, want),
 	}
 }

@@ -48,7 +48,7 @@ func serving(t *testing.T, name string, change func(*certificatesv1.CertificateS
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, GenerateName: "csr-", UID: "uid-of-it", ResourceVersion: "7", CreationTimestamp: metav1.Time{Time: noon.Add(-time.Minute)},
 			Labels: map[string]string{"colour": "blue"}, Annotations: map[string]string{"example.com/note": "x"},
-			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{}}`)}}},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)}},
 		},
 		Spec: certificatesv1.CertificateSigningRequestSpec{
 			Request: content(t, "w1", []string{"w1"}, "10.0.0.1"), SignerName: csr.KubeletServing,

@@ -45,7 +45,7 @@ type untilTheEnd struct {
 // Reconcile implements reconcile.TypedReconciler.
 func (u untilTheEnd) Reconcile(ctx context.Context, key requestKey) (reconcile.Result, error) {
 	if ctx.Err() != nil {
-		return reconcile.Result{}, nil
+		return reconcile.Result{}, nil //nolint:nilerr // the end is no failure
 	}
 	result, err := u.TypedReconciler.Reconcile(ctx, key)
 	if ctx.Err() != nil {
