@@ -33,7 +33,8 @@ func controlPlanes(l *lab.Lab) []*lab.Node {
 
 // balance reads through a load balancer 20 times a second. It is like those in front of real
 // clusters: it gives requests to the servers in turn, goes on to the next one when a
-// connection fails, and leaves out those that do not call themselves ready, unless none does.
+// connection fails or the answer is 503, and leaves out those that do not call themselves ready,
+// unless none does. An API server whose etcd ends this moment has called itself ready just before.
 func balance(t *testing.T, l *lab.Lab) *load {
 	t.Helper()
 	var servers []*apiServer
@@ -67,6 +68,8 @@ func balance(t *testing.T, l *lab.Lab) *load {
 			switch {
 			case err != nil: // nothing came back
 				errs = append(errs, err)
+			case status == http.StatusServiceUnavailable:
+				errs = append(errs, fmt.Errorf("%s, one of %d that are ready: status %d", s.url, len(ready), status))
 			case status != http.StatusOK:
 				return errors.Join(append(errs, fmt.Errorf("%s, one of %d that are ready: status %d", s.url, len(ready), status))...)
 			default:
