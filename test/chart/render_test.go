@@ -211,6 +211,18 @@ func TestAShadowMayChangeNothing(t *testing.T) {
 	}
 }
 
+// A rule without names would be for all signers.
+func TestNoSignerIsNotAllSigners(t *testing.T) {
+	objects := render(t, "config: {approver: {signers: []}, signer: {enabled: true, signers: []}}")
+	for _, role := range of[*rbacv1.ClusterRole](objects) {
+		for _, r := range role.Rules {
+			if slices.Contains(r.Resources, "signers") && len(r.ResourceNames) == 0 {
+				t.Errorf("may %v for all signers", r.Verbs)
+			}
+		}
+	}
+}
+
 func TestValuesAreChecked(t *testing.T) {
 	c, err := loader.Load(folder)
 	if err != nil {

@@ -120,17 +120,21 @@ func (c *cluster) checkNeeded(t *testing.T, role string, rules []rbacv1.PolicyRu
 				if len(*field(rule)) == 0 {
 					less = slices.Delete(less, i, i+1)
 				}
+				// All must be back before: what the last removal forbade says nothing about this one.
+				if !c.waitFor(t, done, true) {
+					t.Fatalf("%s: the rights are not back", role)
+				}
 				if err := write(less); err != nil {
 					t.Fatal(err)
 				}
 				if !c.waitFor(t, done, false) {
 					t.Errorf("%s, rule %d: nothing needs %s %q", role, i, what, value)
 				}
+				if err := write(rules); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-	}
-	if err := write(rules); err != nil {
-		t.Fatal(err)
 	}
 	if !c.waitFor(t, done, true) {
 		t.Errorf("%s: the rights are not back", role)

@@ -25,22 +25,33 @@ kind: ControllerConfiguration
 {{ toYaml .Values.config }}
 {{- end -}}
 
-{{/* What the configuration switches on, with the program's defaults. */}}
+{{/* A switch of the configuration: what it says, or the default where it is left out or null. */}}
+{{- define "kubepki.switch" -}}
+{{- $value := get (.in | default dict) .name -}}
+{{- kindIs "bool" $value | ternary $value .default -}}
+{{- end -}}
+
+{{/* What the program does with this configuration, and so what it needs, by the program's own defaults. --shadow stops signer
+and cleaner, approver.shadow the approver alone. */}}
 {{- define "kubepki.features" -}}
 {{- $approver := .Values.config.approver | default dict -}}
 {{- $evidence := $approver.evidence | default dict -}}
 {{- $signer := .Values.config.signer | default dict -}}
-{{- $cleaner := .Values.config.cleaner | default dict -}}
-approver: {{ hasKey $approver "enabled" | ternary $approver.enabled true }}
-deny: {{ hasKey $approver "deny" | ternary $approver.deny true }}
-shadow: {{ or .Values.shadow ($approver.shadow | default false) }}
-approves: {{ $approver.signers | default (list "kubernetes.io/kubelet-serving" "kubernetes.io/kube-apiserver-client-kubelet") | toJson }}
-machines: {{ hasKey $evidence "machines" | ternary $evidence.machines true }}
-egressIPs: {{ hasKey $evidence "egressIPs" | ternary $evidence.egressIPs true }}
+{{- $approves := list "kubernetes.io/kubelet-serving" "kubernetes.io/kube-apiserver-client-kubelet" -}}
+{{- if kindIs "slice" $approver.signers -}}{{- $approves = $approver.signers -}}{{- end -}}
+{{- $on := include "kubepki.switch" (dict "in" $approver "name" "enabled" "default" true) | eq "true" -}}
+{{- $watches := or .Values.shadow (include "kubepki.switch" (dict "in" $approver "name" "shadow" "default" false) | eq "true") -}}
+{{- $signs := include "kubepki.switch" (dict "in" $signer "name" "enabled" "default" false) | eq "true" -}}
+{{- $cleans := include "kubepki.switch" (dict "in" .Values.config.cleaner "name" "enabled" "default" false) | eq "true" -}}
+approver: {{ $on }}
+decides: {{ and $on (not $watches) }}
+approves: {{ $approves | toJson }}
+machines: {{ include "kubepki.switch" (dict "in" $evidence "name" "machines" "default" true) }}
+egressIPs: {{ include "kubepki.switch" (dict "in" $evidence "name" "egressIPs" "default" true) }}
 inventoryConfigMap: {{ $evidence.inventoryConfigMap | default "" | quote }}
-servedCertificate: {{ dig "servedCertificate" "enabled" true $evidence }}
-dns: {{ dig "dns" "enabled" false $evidence }}
-signer: {{ $signer.enabled | default false }}
+servedCertificate: {{ include "kubepki.switch" (dict "in" $evidence.servedCertificate "name" "enabled" "default" true) }}
+dns: {{ include "kubepki.switch" (dict "in" $evidence.dns "name" "enabled" "default" false) }}
+signer: {{ and $signs (not .Values.shadow) }}
 signers: {{ $signer.signers | default list | toJson }}
-cleaner: {{ $cleaner.enabled | default false }}
+cleaner: {{ and $cleans (not .Values.shadow) }}
 {{- end -}}
