@@ -130,7 +130,7 @@ func (s *signer) sign(ctx context.Context, r *certificatesv1.CertificateSigningR
 	if err == nil {
 		_, err = s.writer.issue(ctx, r, certificate)
 		if err != nil && ignoreOvertaken(err) == nil {
-			return nil
+			return err // not signed, and no longer claimed
 		}
 	}
 	if err != nil {
