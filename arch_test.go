@@ -83,7 +83,7 @@ var rules = map[string]rule{
 		house: []string{"pki", "internal/csr", "internal/config", "internal/kube"},
 		outside: []string{
 			"sigs.k8s.io/controller-runtime", "k8s.io/client-go", "k8s.io/api", "k8s.io/apimachinery", "github.com/prometheus/client_golang",
-			"github.com/go-logr/logr", "github.com/fsnotify/fsnotify", "golang.org/x/time",
+			"github.com/go-logr/logr", "k8s.io/klog/v2", "golang.org/x/time",
 		},
 	},
 	"internal/cli": {

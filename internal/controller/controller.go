@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -82,6 +83,7 @@ type run struct {
 func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
 	logger := logr.FromSlogHandler(quietEnd{o.Log.Handler()})
 	ctrllog.SetLogger(logger)
+	klog.SetSlogLogger(o.Log) // client-go's own words, about the Lease for example
 	unique := true
 	scheme, err := newScheme()
 	if err != nil {
