@@ -18,6 +18,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
@@ -295,4 +296,21 @@ func documents(objects []map[string]any) []byte {
 		fmt.Fprintf(&out, "---\n%s\n", data)
 	}
 	return out.Bytes()
+}
+
+// Unstructured are the objects as they are written, to be sent to an API server.
+func (c *Case) Unstructured() []*unstructured.Unstructured {
+	list := make([]*unstructured.Unstructured, 0, len(c.objects))
+	for _, o := range c.objects {
+		data, err := json.Marshal(o)
+		var copied map[string]any
+		if err == nil {
+			err = json.Unmarshal(data, &copied)
+		}
+		if err != nil {
+			panic(err) //nolint:forbidigo // it was read from YAML
+		}
+		list = append(list, &unstructured.Unstructured{Object: copied})
+	}
+	return list
 }
