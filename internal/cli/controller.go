@@ -105,8 +105,8 @@ func (a *app) runController(ctx context.Context, c *config.Controller, o control
 const memoryFile = "/sys/fs/cgroup/memory.max"
 
 // usualMemory is what the collector keeps to where nobody sets a limit. The program itself comes on top, and it is no
-// hard limit: what is needed beyond it is taken. A hundred thousand pending requests take about 280 MiB in all.
-const usualMemory = 200 << 20
+// hard limit: what is needed beyond it is taken.
+const usualMemory = 160 << 20
 
 // limitMemory lets the garbage collector keep below the limit of the container, unless GOMEMLIMIT says otherwise.
 func limitMemory(log *slog.Logger) {

@@ -13,8 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/events"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"golang.org/x/time/rate"
@@ -46,7 +44,7 @@ const tellAfter = 30 * time.Second
 type approver struct {
 	decider  *csr.Decider
 	world    *csr.World
-	caches   map[string]cache.Cache // by signer
+	requests map[string]*requestStore // by signer
 	writer   requestWriter
 	observer *Observer
 	signer   *signer // nil: somebody else signs
@@ -76,8 +74,11 @@ type observation struct {
 
 // Reconcile judges one request and carries the verdict out.
 func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Result, error) {
-	var r certificatesv1.CertificateSigningRequest
-	if err := a.caches[key.Signer].Get(ctx, client.ObjectKey{Name: key.Name}, &r); err != nil {
+	if a.world.IsSuperseded(key.Name) {
+		return reconcile.Result{}, nil // the end of the newer one wakes it
+	}
+	r, err := a.requests[key.Signer].Get(ctx, key.Name)
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			a.meters.gone(key.Name)
 			return reconcile.Result{}, nil
@@ -85,14 +86,14 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 		return reconcile.Result{}, err
 	}
 	start := a.now()
-	d := a.decider.Decide(&r, a.world, csr.Observations{}, start)
+	d := a.decider.Decide(r, a.world, csr.Observations{}, start)
 	a.meters.deciding.Observe(a.now().Sub(start).Seconds())
 	if !d.Needs.Empty() {
 		seen, ok := a.look(ctx, d.Needs)
 		if !ok {
 			return reconcile.Result{RequeueAfter: busyRetry}, nil
 		}
-		d = a.decider.Decide(&r, a.world, seen, a.now())
+		d = a.decider.Decide(r, a.world, seen, a.now())
 	}
 	if d.Verdict == csr.Approve {
 		if kind, why := a.unseen(); kind != "" {
@@ -101,11 +102,11 @@ func (a *approver) Reconcile(ctx context.Context, key requestKey) (reconcile.Res
 	}
 	switch d.Verdict {
 	case csr.Approve:
-		return a.act(ctx, &r, d, certificatesv1.CertificateApproved)
+		return a.act(ctx, r, d, certificatesv1.CertificateApproved)
 	case csr.Deny:
-		return a.act(ctx, &r, d, certificatesv1.CertificateDenied)
+		return a.act(ctx, r, d, certificatesv1.CertificateDenied)
 	case csr.Wait:
-		return a.wait(&r, d), nil
+		return a.wait(r, d), nil
 	}
 	a.meters.gone(key.Name)
 	return reconcile.Result{}, nil

@@ -164,9 +164,7 @@ func TestWhatIsToBeSigned(t *testing.T) {
 				if toSign(r) != c.sign || isSettled(r) != c.settled {
 					t.Errorf("to sign %v, settled %v", toSign(r), isSettled(r))
 				}
-				if _, err := stripRequest(r); err != nil {
-					t.Fatal(err)
-				}
+				stripRequest(r)
 			}
 		})
 	}

@@ -8,9 +8,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 )
 
 // buildSigner loads the authorities and sets up the signer's queue; nil if the configuration has none.
@@ -18,7 +15,7 @@ func (r *run) buildSigner() (*signer, error) {
 	if !r.config.Signer.Enabled {
 		return nil, nil
 	}
-	s := &signer{authorities: map[string]authorityOf{}, caches: r.caches, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, busy: map[types.UID]bool{}}
+	s := &signer{authorities: map[string]authorityOf{}, requests: r.stores, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, busy: map[types.UID]bool{}}
 	c, err := ctrl.NewTyped("signer", r.mgr, queueOptions(s, signerWorkers, newFairQueue()))
 	if err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
@@ -36,7 +33,7 @@ func (r *run) buildSigner() (*signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.Watch(source.TypedKind(requests, &certificatesv1.CertificateSigningRequest{}, s.onApproved())); err != nil {
+		if err := c.Watch(requests.follow(&follower{took: s.takeApproved, lost: s.lose})); err != nil {
 			return nil, err
 		}
 	}
@@ -73,33 +70,24 @@ func (f everywhere) Start(ctx context.Context) error { return f(ctx) }
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (everywhere) NeedLeaderElection() bool { return false }
 
-// onApproved queues what is to be signed, and nothing else.
-func (s *signer) onApproved() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
-	take := func(r *certificatesv1.CertificateSigningRequest, q queue) {
-		switch {
-		case toSign(r):
-			q.Add(keyOf(r))
-		case isSettled(r):
-			s.release(r)
-		}
+// takeApproved queues what is to be signed, and nothing else.
+func (s *signer) takeApproved(r *certificatesv1.CertificateSigningRequest, q queue) (needed bool, replaced string) {
+	switch {
+	case toSign(r):
+		q.Add(keyOf(r))
+		return true, ""
+	case isSettled(r):
+		s.release(r)
 	}
-	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
-		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
-			take(e.Object, q)
-		},
-		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
-			take(e.ObjectNew, q)
-		},
-		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*certificatesv1.CertificateSigningRequest], _ queue) {
-			s.release(e.Object)
-		},
-	}
+	return false, ""
 }
+
+func (s *signer) lose(r *certificatesv1.CertificateSigningRequest, _ queue) { s.release(r) }
 
 // buildCleaner lets the cleaner run on the leader.
 func (r *run) buildCleaner() error {
 	return r.mgr.Add(&cleaner{
-		config: r.config.Cleaner, api: r.writer.api, world: r.world, caches: r.caches,
+		config: r.config.Cleaner, api: r.writer.api, world: r.world, requests: r.stores,
 		limiter: rate.NewLimiter(deletesPerSecond, 1), meters: r.meters, now: r.Now, log: r.Log,
 	})
 }

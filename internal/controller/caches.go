@@ -32,15 +32,6 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, builder.AddToScheme(scheme)
 }
 
-// requestCache holds the requests of one signer, cut down to what is needed.
-func requestCache(mgr manager.Manager, signer string) (cache.Cache, error) {
-	return cache.New(mgr.GetConfig(), cache.Options{
-		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
-		DefaultFieldSelector: fields.OneTermEqualSelector("spec.signerName", signer),
-		DefaultTransform:     stripRequest, DefaultUnsafeDisableDeepCopy: yes(),
-	})
-}
-
 // kindCache holds the objects of one kind that a World reads.
 func kindCache(mgr manager.Manager, k csr.Kind) (cache.Cache, client.Object, error) {
 	o := cache.Options{
@@ -114,11 +105,7 @@ func keyOf(r *certificatesv1.CertificateSigningRequest) requestKey {
 var issuedMark = []byte("issued")
 
 // stripRequest keeps of a request what decisions and signers look at. A hundred thousand of them have to fit.
-func stripRequest(object any) (any, error) {
-	r, ok := object.(*certificatesv1.CertificateSigningRequest)
-	if !ok {
-		return object, nil
-	}
+func stripRequest(r *certificatesv1.CertificateSigningRequest) {
 	r.ManagedFields, r.Spec.Extra = nil, nil
 	if csr.MetadataSize(r) > csr.MaxMetadata {
 		r.Labels, r.Annotations, r.OwnerReferences, r.Finalizers = nil, oversizedMetadata, nil, nil
@@ -133,7 +120,7 @@ func stripRequest(object any) (any, error) {
 		r.Status.Certificate = issuedMark
 	}
 	if !isSettled(r) {
-		return r, nil // conditions are written back as they are
+		return // conditions are written back as they are
 	}
 	for i := range r.Status.Conditions {
 		r.Status.Conditions[i].Reason, r.Status.Conditions[i].Message = "", ""
@@ -142,7 +129,6 @@ func stripRequest(object any) (any, error) {
 	if strings.HasPrefix(r.Spec.Username, "system:node:") {
 		r.Spec.Request = nil
 	}
-	return r, nil
 }
 
 // oversized and oversizedMetadata stand for what is too large to be looked at: the verdict on all of it is the same.

@@ -11,8 +11,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	certificatesclient "k8s.io/client-go/kubernetes/typed/certificates/v1"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"golang.org/x/time/rate"
 
@@ -34,13 +32,13 @@ const (
 type cleaner struct {
 	config config.Cleaner
 	api    certificatesclient.CertificateSigningRequestInterface
-	// world and caches are the approver's, and know what is superseded. Without them there is no flood mode.
-	world   *csr.World
-	caches  map[string]cache.Cache // by signer
-	limiter *rate.Limiter
-	meters  *meters
-	now     func() time.Time
-	log     *slog.Logger
+	// world and requests are the approver's, and know what is superseded. Without them there is no flood mode.
+	world    *csr.World
+	requests map[string]*requestStore // by signer
+	limiter  *rate.Limiter
+	meters   *meters
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 // Start implements manager.Runnable: it cleans until ctx ends. The leader alone does it.
@@ -95,12 +93,14 @@ func (c *cleaner) floodPass(ctx context.Context) error {
 	limits := csr.Limits{Superseded: c.config.Flood.Superseded.Duration}
 	var failed []error
 	for _, ref := range c.world.Superseded(c.now().Add(-limits.Superseded)) {
-		var r certificatesv1.CertificateSigningRequest
-		if err := c.caches[ref.Signer].Get(ctx, client.ObjectKey{Name: ref.Name}, &r); err != nil {
-			continue // gone
+		r, err := c.requests[ref.Signer].read(ctx, ref.Name)
+		if apierrors.IsNotFound(err) {
+			continue
 		}
-		if reason, ok := csr.GarbageIn(c.world, &r, limits, c.now()); ok && reason == csr.GarbageSuperseded {
-			failed = keepSome(failed, c.delete(ctx, &r, reason))
+		if err != nil {
+			failed = keepSome(failed, err)
+		} else if reason, ok := csr.GarbageIn(c.world, r, limits, c.now()); ok && reason == csr.GarbageSuperseded {
+			failed = keepSome(failed, c.delete(ctx, r, reason))
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

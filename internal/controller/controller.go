@@ -21,7 +21,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -75,8 +74,8 @@ type run struct {
 	meters *meters
 	api    kubernetes.Interface
 	writer requestWriter
-	caches map[string]cache.Cache // requests, by signer
-	world  *csr.World             // the approver's
+	stores map[string]*requestStore // by signer
+	world  *csr.World               // the approver's
 	ready  atomic.Bool
 }
 
@@ -106,7 +105,7 @@ func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Options: o, config: c, mgr: mgr, api: api, writer: requestWriter{api.CertificatesV1().CertificateSigningRequests()}, caches: map[string]cache.Cache{}}
+	r := &run{Options: o, config: c, mgr: mgr, api: api, writer: requestWriter{api.CertificatesV1().CertificateSigningRequests()}, stores: map[string]*requestStore{}}
 	if r.meters, err = newMeters(metrics.Registry, c); err != nil {
 		return nil, err
 	}
@@ -136,8 +135,8 @@ func (r *run) build(ctx context.Context) error {
 		return err
 	}
 	if err := r.mgr.Add(everywhere(func(ctx context.Context) error {
-		for _, c := range r.caches {
-			if !c.WaitForCacheSync(ctx) {
+		for _, s := range r.stores {
+			if !s.waitForSync(ctx) {
 				return nil
 			}
 		}
@@ -165,17 +164,14 @@ func (r *run) checkReady(*http.Request) error {
 	return nil
 }
 
-// requests returns the cache of a signer's requests; approver and signer share it.
-func (r *run) requests(signer string) (cache.Cache, error) {
-	if c := r.caches[signer]; c != nil {
-		return c, nil
+// requests returns the store of a signer's requests; approver and signer share it.
+func (r *run) requests(signer string) (*requestStore, error) {
+	if s := r.stores[signer]; s != nil {
+		return s, nil
 	}
-	c, err := requestCache(r.mgr, signer)
-	if err != nil {
-		return nil, err
-	}
-	r.caches[signer] = c
-	return c, r.mgr.Add(c)
+	s := newRequestStore(signer, r.writer.api, r.Log)
+	r.stores[signer] = s
+	return s, r.mgr.Add(s)
 }
 
 func (r *run) buildApprover(ctx context.Context, s *signer) error {
@@ -186,7 +182,7 @@ func (r *run) buildApprover(ctx context.Context, s *signer) error {
 	}
 	r.world = csr.NewWorld(policy)
 	a := &approver{
-		decider: decider, world: r.world, caches: r.caches, writer: r.writer, signer: s, meters: r.meters,
+		decider: decider, world: r.world, requests: r.stores, writer: r.writer, signer: s, meters: r.meters,
 		observer: &Observer{
 			Policy: policy.Evidence, ReadFile: r.ReadFile, Log: r.Log,
 			Failed: func(source string) { r.meters.evidence.WithLabelValues(source).Inc() },

@@ -1,9 +1,11 @@
 package controller_test
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -42,6 +44,7 @@ func TestOnARealCluster(t *testing.T) {
 		{"another approver at work", anotherApprover},
 		{"an approved request that its signer may not issue fails", failed},
 		{"an API server that crashes", crashingServer},
+		{"connections that drop", droppedConnections},
 		{"an authority is swapped while it signs", swappedAuthority},
 		{"a kind of evidence that cannot be read stops nobody else", unreadableMachines},
 		{"signing alone, what others approve", signerAlone},
@@ -304,6 +307,63 @@ func writeFile(t *testing.T, name string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// connections are those that a client has open.
+type connections struct {
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+func (c *connections) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.open = append(c.open, conn)
+	}
+	return conn, err
+}
+
+// drop closes all and returns how many there were.
+func (c *connections) drop() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	count := len(c.open)
+	for _, conn := range c.open {
+		_ = conn.Close() // perhaps it is already
+	}
+	c.open = nil
+	return count
+}
+
+// The API server stays, and all watches break: what comes before, meanwhile and after is judged, once.
+func droppedConnections(t *testing.T, c *cluster) {
+	var wire connections
+	access := rest.CopyConfig(c.access)
+	access.Dial = wire.dial
+	c.run(t, access, c.configuration(t))
+	for i := range 5 {
+		var sent []asks
+		ask := func(when string, last int) {
+			node, at := fmt.Sprintf("dropped-%d-%s", i, when), address(20+i, last)
+			c.worker(t, node, at)
+			r := servingRequest(t, node, node, at)
+			send(t, c.asNode(node), r)
+			sent = append(sent, r)
+		}
+		ask("before", 1)
+		if wire.drop() == 0 {
+			t.Error("nothing was connected")
+		}
+		ask("after", 2)
+		for _, r := range sent {
+			c.issued(t, r)
+			if conditions := c.read(t, r.Name).Status.Conditions; len(conditions) != 1 {
+				t.Errorf("%s: %+v", r.Name, conditions)
+			}
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func (f *feed) watch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := c.Watch(source.TypedKind(requests, &certificatesv1.CertificateSigningRequest{}, f.onRequests())); err != nil {
+		if err := c.Watch(requests.follow(&follower{took: f.takeRequest, lost: f.loseRequest})); err != nil {
 			return err
 		}
 	}
@@ -153,30 +153,27 @@ func (f *feed) watchKind(ctx context.Context, key watchKey, k csr.Kind) error {
 	return f.controller.Watch(source.TypedKind(c, object, f.onObjects()))
 }
 
-// onRequests takes requests into the world before they are queued.
-func (f *feed) onRequests() handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey] {
-	take := func(r *certificatesv1.CertificateSigningRequest, q queue) {
-		nodes, err := f.approver.world.Add(r)
-		if err != nil {
-			f.Log.Error("a request is not understood", "request", r.Name, "error", err)
-		}
-		if !f.approver.world.IsSuperseded(r) { // else the end of the newer one wakes it
-			q.Add(keyOf(r))
-		}
-		f.wake(nodes, q)
+// takeRequest takes a request into the world before it is queued. What needs no verdict, or none before a newer one
+// has its, is not needed.
+func (f *feed) takeRequest(r *certificatesv1.CertificateSigningRequest, q queue) (needed bool, replaced string) {
+	nodes, err := f.approver.world.Add(r)
+	if err != nil {
+		f.Log.Error("a request is not understood", "request", r.Name, "error", err)
 	}
-	return handler.TypedFuncs[*certificatesv1.CertificateSigningRequest, requestKey]{
-		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
-			take(e.Object, q)
-		},
-		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*certificatesv1.CertificateSigningRequest], q queue) {
-			take(e.ObjectNew, q)
-		},
-		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*certificatesv1.CertificateSigningRequest], q queue) {
-			f.approver.meters.gone(e.Object.Name)
-			f.wake(f.approver.world.Remove(e.Object), q)
-		},
+	if needed = csr.IsPending(r) && !f.approver.world.IsSuperseded(r.Name); needed {
+		q.Add(keyOf(r))
+		replaced = f.approver.world.Replaces(r.Name)
+		f.approver.meters.gone(replaced)
+	} else {
+		f.approver.meters.gone(r.Name)
 	}
+	f.wake(nodes, q)
+	return needed, replaced
+}
+
+func (f *feed) loseRequest(r *certificatesv1.CertificateSigningRequest, q queue) {
+	f.approver.meters.gone(r.Name)
+	f.wake(f.approver.world.Remove(r), q)
 }
 
 // onObjects takes objects into the world and wakes the requests of the nodes that they concern.

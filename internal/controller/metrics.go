@@ -25,12 +25,15 @@ type meters struct {
 	authority *prometheus.GaugeVec     // signer
 	reloads   *prometheus.CounterVec   // signer, result
 
-	mu      sync.Mutex
-	waiting map[string]waitingFor // by request
+	mu    sync.Mutex
+	noted map[string]noted // by request
 }
 
-// waitingFor is what a pending request is counted under.
-type waitingFor struct{ signer, reason string }
+// noted is the verdict that a pending request is counted under.
+type noted struct {
+	signer, reason string
+	verdict        csr.Verdict
+}
 
 // Results of signing and of reading an authority.
 const (
@@ -63,7 +66,7 @@ func newMeters(r prometheus.Registerer, c *config.Controller) (*meters, error) {
 		cleaned:   counter("cleaned_total", "Requests deleted because they were of no use any more.", "reason"),
 		authority: gauge("authority_expiry_timestamp_seconds", "End of the authority's certificate.", "signer"),
 		reloads:   counter("authority_reloads_total", "Looks at an authority's files that found something new.", "signer", "result"),
-		waiting:   map[string]waitingFor{},
+		noted:     map[string]noted{},
 	}
 	if err := m.register(r); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -130,14 +133,16 @@ func (m *meters) startAtZero(c *config.Controller) {
 func (m *meters) note(signer string, d csr.Decision, shadow bool) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, known := m.waiting[d.Name]
-	now := waitingFor{signer, d.Reason}
-	if known && d.Verdict == csr.Wait && before == now {
+	now := noted{signer, d.Reason, d.Verdict}
+	if before, known := m.noted[d.Name]; known && before == now {
 		return false
 	}
 	m.drop(d.Name)
-	if d.Verdict == csr.Wait && d.Reason != csr.ReasonSuperseded { // there can be very many of those
-		m.waiting[strings.Clone(d.Name)] = now
+	waits := d.Verdict == csr.Wait && d.Reason != csr.ReasonSuperseded // there can be very many of those
+	if waits || shadow && d.Verdict != csr.Wait {                      // a shadow's verdicts leave the request pending
+		m.noted[strings.Clone(d.Name)] = now
+	}
+	if waits {
 		m.pending.WithLabelValues(signer, d.Reason).Inc()
 	}
 	m.decisions.WithLabelValues(signer, string(d.Verdict), d.Reason, fmt.Sprint(shadow)).Inc()
@@ -159,8 +164,9 @@ func (m *meters) gone(name string) {
 }
 
 func (m *meters) drop(name string) {
-	if before, known := m.waiting[name]; known {
+	before, known := m.noted[name]
+	if known && before.verdict == csr.Wait {
 		m.pending.WithLabelValues(before.signer, before.reason).Dec()
-		delete(m.waiting, name)
 	}
+	delete(m.noted, name)
 }

@@ -99,7 +99,31 @@ func TestPendingRequestsAreCountedOnce(t *testing.T) {
 		t.Errorf("%s and %s wait", first, second)
 	}
 	m.note(csr.KubeletServing, csr.Decision{Name: "a", Verdict: csr.Approve, Reason: csr.ReasonProven}, false)
-	if got := pending(csr.ReasonNodeMissing); got != "0" || len(m.waiting) != 0 {
-		t.Errorf("%s wait, %d are remembered", got, len(m.waiting))
+	if got := pending(csr.ReasonNodeMissing); got != "0" || len(m.noted) != 0 {
+		t.Errorf("%s wait, %d are remembered", got, len(m.noted))
+	}
+}
+
+// A shadow's verdicts leave requests pending, so that they are judged again and again.
+func TestVerdictsOfAShadowAreCountedOnce(t *testing.T) {
+	c := config.Default()
+	c.Approver.Shadow = true
+	registry := prometheus.NewRegistry()
+	m, err := newMeters(registry, &c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := csr.Decision{Name: "a", Verdict: csr.Deny, Reason: csr.ReasonVetoed}
+	if !m.note(csr.KubeletServing, d, true) || m.note(csr.KubeletServing, d, true) {
+		t.Error("the first verdict is no news, or the second one is")
+	}
+	m.gone("a")
+	if len(m.noted) != 0 {
+		t.Errorf("%d are remembered", len(m.noted))
+	}
+	for name, value := range series(t, registry) {
+		if strings.HasPrefix(name, "kubepki_csr_pending") && value != "0" {
+			t.Errorf("%s is %s", name, value)
+		}
 	}
 }

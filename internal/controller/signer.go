@@ -11,7 +11,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -32,8 +31,8 @@ type authorityOf struct {
 
 // signer issues approved requests. Its methods do nothing on nil: then somebody else signs.
 type signer struct {
-	authorities map[string]authorityOf // by signer
-	caches      map[string]cache.Cache
+	authorities map[string]authorityOf   // by signer
+	requests    map[string]*requestStore // by signer
 	writer      requestWriter
 	meters      *meters
 	now         func() time.Time
@@ -75,18 +74,18 @@ func (s *signer) isBusy(r *certificatesv1.CertificateSigningRequest) bool {
 
 // Reconcile signs what others have approved, and what was left over.
 func (s *signer) Reconcile(ctx context.Context, key requestKey) (reconcile.Result, error) {
-	var r certificatesv1.CertificateSigningRequest
-	if err := s.caches[key.Signer].Get(ctx, client.ObjectKey{Name: key.Name}, &r); err != nil {
+	r, err := s.requests[key.Signer].Get(ctx, key.Name)
+	if err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {
-	case !toSign(&r):
+	case !toSign(r):
 		return reconcile.Result{}, nil
-	case s.isBusy(&r):
+	case s.isBusy(r):
 		return reconcile.Result{RequeueAfter: signerRetry}, nil
 	}
-	s.claim(&r)
-	return reconcile.Result{}, s.sign(ctx, &r)
+	s.claim(r)
+	return reconcile.Result{}, s.sign(ctx, r)
 }
 
 // toSign says whether a request is approved, and neither denied, failed nor issued.

@@ -134,7 +134,7 @@ func (j *judgement) judge() {
 
 // superseded says whether a newer request stands before this one. Then that is all there is to say.
 func (j *judgement) superseded(key requesterKey) bool {
-	newer, ok := j.w.newer(key, j.r)
+	newer, ok := j.w.newer(&record{key: key, name: j.r.Name, created: j.r.CreationTimestamp.Time})
 	if ok {
 		j.node = key.node
 		j.findings = []finding{{Wait, ReasonSuperseded, newer + " of the same requester is newer and still pending"}}

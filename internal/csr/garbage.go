@@ -78,22 +78,37 @@ func GarbageIn(w *World, r *certificatesv1.CertificateSigningRequest, l Limits, 
 	if reason, ok = Garbage(r, l, now); ok {
 		return reason, ok
 	}
-	if l.Superseded > 0 && now.Sub(r.CreationTimestamp.Time) > l.Superseded && w.IsSuperseded(r) {
+	if l.Superseded > 0 && now.Sub(r.CreationTimestamp.Time) > l.Superseded && w.IsSuperseded(r.Name) {
 		return GarbageSuperseded, true
 	}
 	return reason, false
 }
 
 // IsSuperseded says whether a newer pending request of the same requester replaces a pending one.
-func (w *World) IsSuperseded(r *certificatesv1.CertificateSigningRequest) bool {
+func (w *World) IsSuperseded(name string) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	known := w.byRequest[r.Name]
+	known := w.byRequest[name]
 	if known == nil || known.decided {
 		return false
 	}
-	_, superseded := w.newer(known.key, r)
+	_, superseded := w.newer(known)
 	return superseded
+}
+
+// Replaces returns the pending request that this one, the newest of its requester, stands before; empty if none.
+func (w *World) Replaces(name string) string {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	known := w.byRequest[name]
+	if known == nil {
+		return ""
+	}
+	list := w.pending[known.key]
+	if len(list) < 2 || list[len(list)-1] != known {
+		return ""
+	}
+	return list[len(list)-2].name
 }
 
 func expired(certificate []byte, now time.Time) bool {

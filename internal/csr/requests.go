@@ -56,7 +56,7 @@ func keyOf(r *certificatesv1.CertificateSigningRequest) (key requesterKey, ok bo
 }
 
 func (q *requests) addRequest(r *certificatesv1.CertificateSigningRequest) []string {
-	decided := isDecided(r) || r.DeletionTimestamp != nil
+	decided := !IsPending(r)
 	known := q.byRequest[r.Name]
 	switch {
 	case known != nil && known.uid == string(r.UID) && r.UID != "":
@@ -150,14 +150,13 @@ func (q *requests) withdraw(r *record) {
 }
 
 // newer returns the name of a newer pending request of the same requester for the same node.
-func (q *requests) newer(key requesterKey, r *certificatesv1.CertificateSigningRequest) (string, bool) {
-	list := q.pending[key]
+func (q *requests) newer(r *record) (string, bool) {
+	list := q.pending[r.key]
 	if len(list) == 0 {
 		return "", false
 	}
 	last := list[len(list)-1]
-	self := &record{name: r.Name, created: r.CreationTimestamp.Time}
-	return last.name, last.name != r.Name && last.compare(self) > 0
+	return last.name, last.name != r.name && last.compare(r) > 0
 }
 
 // wait says how long a budget is used up: 0 if it is not.
@@ -249,6 +248,11 @@ func (w *World) Forget(now time.Time) {
 			delete(w.denied, user)
 		}
 	}
+}
+
+// IsPending says whether a request waits for a verdict.
+func IsPending(r *certificatesv1.CertificateSigningRequest) bool {
+	return !isDecided(r) && r.DeletionTimestamp == nil
 }
 
 // isDecided says whether there is nothing left to decide.
