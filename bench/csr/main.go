@@ -82,6 +82,11 @@ func (b *bench) run(ctx context.Context, dir, only string) (missed int, err erro
 	if b.sizes.pairs < 1 {
 		return 0, errors.New("-pairs: want at least 1")
 	}
+	if b.logs != "" {
+		if err := os.MkdirAll(b.logs, 0o700); err != nil {
+			return 0, err
+		}
+	}
 	if b.work, err = os.MkdirTemp(dir, "bench"); err != nil { // short: sockets lie below it
 		return 0, err
 	}
