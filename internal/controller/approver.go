@@ -25,6 +25,8 @@ import (
 const (
 	leastRetry = 5 * time.Second
 	mostRetry  = 5 * time.Minute
+	// lookShare bounds how many are looked at again without a cause, where very many wait: a hundred a second.
+	lookShare = 10 * time.Millisecond
 	// busyRetry is for when too many nodes are being looked at.
 	busyRetry = time.Second
 )
@@ -187,7 +189,7 @@ func (a *approver) wait(r *certificatesv1.CertificateSigningRequest, d csr.Decis
 	if changed && age > tellAfter && !a.shadow {
 		a.tell(r, corev1.EventTypeNormal, d)
 	}
-	after := min(max(age, leastRetry), mostRetry)
+	after := min(max(age, leastRetry, time.Duration(a.meters.count())*lookShare), mostRetry)
 	return reconcile.Result{RequeueAfter: wait.Jitter(after, 0.25)}
 }
 

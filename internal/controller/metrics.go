@@ -156,6 +156,13 @@ func (m *meters) superseded(counts map[string]int, signers []string) {
 	}
 }
 
+// count returns how many requests are noted.
+func (m *meters) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.noted)
+}
+
 // gone ends the count of a request that waits no longer.
 func (m *meters) gone(name string) {
 	m.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	certificatesclient "k8s.io/client-go/kubernetes/typed/certificates/v1"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -120,16 +119,12 @@ func (s *requestStore) Get(ctx context.Context, name string) (*certificatesv1.Ce
 	return r, nil
 }
 
-// read returns a request as the API has it now. It asks for a list of one, so that no right to get is needed.
+// read returns a request as the API has it now.
 func (s *requestStore) read(ctx context.Context, name string) (*certificatesv1.CertificateSigningRequest, error) {
-	list, err := s.api.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	r, err := s.api.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read request %s: %w", name, err)
 	}
-	if len(list.Items) == 0 {
-		return nil, apierrors.NewNotFound(certificatesv1.Resource("certificatesigningrequests"), name)
-	}
-	r := &list.Items[0]
 	stripRequest(r)
 	return r, nil
 }

@@ -42,14 +42,14 @@ func newWatched(t *testing.T) *watched {
 		if err != nil {
 			return true, nil, err
 		}
-		name, one := selector.RequiresExactMatch("metadata.name")
-		if one {
-			return true, w.one(name), nil
-		}
 		if signer, _ := selector.RequiresExactMatch("spec.signerName"); signer != csr.KubeletServing || options.Limit == 0 {
 			t.Errorf("%q, at most %d, are listed", options.FieldSelector, options.Limit)
 		}
 		return true, w.page(options.Continue), nil
+	})
+	api.PrependReactor("get", "certificatesigningrequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		r, err := w.one(a.(clienttesting.GetAction).GetName())
+		return true, r, err
 	})
 	w.requestStore = newRequestStore(csr.KubeletServing, api.CertificatesV1().CertificateSigningRequests(), slog.New(slog.DiscardHandler))
 	w.follow(&follower{
@@ -67,18 +67,17 @@ func newWatched(t *testing.T) *watched {
 	return w
 }
 
-func (w *watched) one(name string) *certificatesv1.CertificateSigningRequestList {
+func (w *watched) one(name string) (*certificatesv1.CertificateSigningRequest, error) {
 	w.reads++
-	list := &certificatesv1.CertificateSigningRequestList{}
-	for _, r := range w.there {
-		if r.Name == name {
-			list.Items = append(list.Items, *r.DeepCopy())
-		}
-	}
 	if w.onRead != nil {
 		w.onRead()
 	}
-	return list
+	for _, r := range w.there {
+		if r.Name == name {
+			return r.DeepCopy(), nil
+		}
+	}
+	return nil, apierrors.NewNotFound(certificatesv1.Resource("certificatesigningrequests"), name)
 }
 
 // page returns three requests from a number on.

@@ -15,8 +15,8 @@ import (
 	toolswatch "k8s.io/client-go/tools/watch"
 )
 
-// listPage is how many requests are listed at a time; no more are ever held that nobody needs.
-const listPage = 500
+// listPage is how many requests are listed at a time; no more than two pages are ever held that nobody needs.
+const listPage = 1000
 
 // relist is how long to wait before the next try to list.
 var relist = wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 30 * time.Second}
@@ -57,18 +57,38 @@ func (s *requestStore) NeedLeaderElection() bool { return false }
 // ask for all at once.
 func (s *requestStore) list(ctx context.Context) (version string, err error) {
 	listed := map[string]bool{}
-	for options := (metav1.ListOptions{Limit: listPage, FieldSelector: s.selector()}); ; {
-		page, err := s.api.List(ctx, options)
-		if err != nil {
-			return "", fmt.Errorf("list requests: %w", err)
-		}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pages := make(chan *certificatesv1.CertificateSigningRequestList) // one is read while the one before is taken in
+	go func() {
+		defer close(pages)
+		version, err = s.readPages(ctx, pages)
+	}()
+	for page := range pages {
 		for i := range page.Items {
 			r := page.Items[i] // else one would keep the page
 			listed[r.Name] = true
 			s.take(&r)
 		}
+	}
+	if err == nil {
+		s.loseOthers(listed)
+	}
+	return version, err
+}
+
+func (s *requestStore) readPages(ctx context.Context, pages chan<- *certificatesv1.CertificateSigningRequestList) (version string, err error) {
+	for options := (metav1.ListOptions{Limit: listPage, FieldSelector: s.selector()}); ; {
+		page, err := s.api.List(ctx, options)
+		if err != nil {
+			return "", fmt.Errorf("list requests: %w", err)
+		}
+		select {
+		case pages <- page:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 		if options.Continue = page.Continue; options.Continue == "" {
-			s.loseOthers(listed)
 			return page.ResourceVersion, nil
 		}
 	}
