@@ -38,7 +38,7 @@ func (s *requestStore) Start(ctx context.Context) error {
 			err = s.watch(ctx, version)
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end is no failure
 		}
 		pause := backoff.Step()
 		s.log.Info("requests are listed again", "signer", s.signer, "after", pause, "error", err)
@@ -102,7 +102,7 @@ func (s *requestStore) selector() string {
 // connections are mended on the way.
 func (s *requestStore) watch(ctx context.Context, version string) error {
 	events, err := toolswatch.NewRetryWatcherWithContext(ctx, version, toolscache.ToWatcherWithContext(&toolscache.ListWatch{
-		WatchFunc: func(o metav1.ListOptions) (watch.Interface, error) {
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = s.selector()
 			return s.api.Watch(ctx, o)
 		},
