@@ -2,7 +2,7 @@
 // on Kubernetes: it watches, lets internal/csr decide, and writes down what was decided. Start with Run.
 //
 // A request costs two writes, approval and certificate, and no reads: everything that decisions look at comes from
-// watches. What it must not get wrong, it does not decide itself; what it must not lose is in the API.
+// watches. Only a request that stood behind a newer one of the same requester is read when its turn comes. What it must not get wrong, it does not decide itself; what it must not lose is in the API.
 package controller
 
 import (
