@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -12,8 +13,12 @@ import (
 	"github.com/kubepki/kubepki/internal/csr"
 )
 
-// requestKey names a request in a queue, with the signer whose cache has it and the user whose turn it takes.
+// requestKey names a request in a queue, with the signer whose store has it and the user whose turn it takes.
 type requestKey = csr.Ref
+
+func keyOf(r *certificatesv1.CertificateSigningRequest) requestKey {
+	return requestKey{Signer: r.Spec.SignerName, User: r.Spec.Username, Name: r.Name}
+}
 
 // queue is what events put requests into.
 type queue = workqueue.TypedRateLimitingInterface[requestKey]

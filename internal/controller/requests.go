@@ -96,8 +96,8 @@ func (s *requestStore) waitForSync(ctx context.Context) bool {
 	}
 }
 
-// Get returns a request; what its fields point to must not be changed. One that is not held, because a newer one stood before it, is read
-// from the API. One that nobody has to look at any more is NotFound, like one that is gone.
+// Get returns a request; what its fields point to must not be changed. One that is not held, because a newer one stood
+// before it, is read from the API. One that nobody has to look at any more is NotFound, like one that is gone.
 func (s *requestStore) Get(ctx context.Context, name string) (*certificatesv1.CertificateSigningRequest, error) {
 	s.mu.RLock()
 	known, ok := s.held[name]
