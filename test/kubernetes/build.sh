@@ -9,7 +9,7 @@
 # of Go and, for the programs that live in this folder, their source. Runs that start at the same time wait for each other.
 set -euo pipefail
 
-known="kubeadm kube-apiserver kube-controller-manager kube-scheduler kubectl etcd kubeconfigcheck"
+known="kubeadm kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet etcd kubeconfigcheck"
 
 usage() {
     echo "usage: $0 [FOLDER] NAME...   (names: $known)" >&2
