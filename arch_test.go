@@ -68,6 +68,7 @@ var rules = map[string]rule{
 		house:   []string{"pki", "layout", "internal/kubeconfig"},
 		outside: []string{"k8s.io/client-go", "k8s.io/api", "k8s.io/apimachinery"},
 	},
+	"internal/rotation": {house: []string{"pki", "internal/atomicfile"}, never: offline},
 	"internal/csr": {
 		house:   []string{"pki"},
 		outside: []string{"k8s.io/api", "k8s.io/apimachinery", "cel.dev/cel-go", "sigs.k8s.io/yaml"},

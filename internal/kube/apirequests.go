@@ -9,7 +9,9 @@ import (
 	certificates "k8s.io/api/certificates/v1"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // CertificateRequest asks a signer behind the certificates API for a certificate.
@@ -79,6 +81,43 @@ func (c *Client) CertificateAnswer(ctx context.Context, name string) (RequestAns
 		return RequestAnswer{}, err
 	}
 	return answerOf(r), nil
+}
+
+// AwaitCertificate returns what has become of a request once it is settled, or after most at the latest; most is at
+// least a second, and less than Options.Timeout, in which the watch has to end. A request that is not there, or no
+// longer, is an error with the Reason NotFound.
+func (c *Client) AwaitCertificate(ctx context.Context, name string, most time.Duration) (RequestAnswer, error) {
+	requests, one := c.api.CertificatesV1().CertificateSigningRequests(), fields.OneTermEqualSelector(meta.ObjectNameField, name).String()
+	list, err := requests.List(ctx, meta.ListOptions{FieldSelector: one})
+	if err != nil {
+		return RequestAnswer{}, c.failed(err, "read CertificateSigningRequest %s", name)
+	}
+	if len(list.Items) == 0 {
+		return RequestAnswer{}, c.refused(NotFound, "it is gone", "read CertificateSigningRequest %s", name)
+	}
+	answer := answerOf(&list.Items[0])
+	if answer.Settled() {
+		return answer, nil
+	}
+	left := max(int64(most/time.Second), 1)
+	w, err := requests.Watch(ctx, meta.ListOptions{FieldSelector: one, ResourceVersion: list.ResourceVersion, TimeoutSeconds: &left})
+	if err != nil {
+		return RequestAnswer{}, c.failed(err, "watch CertificateSigningRequest %s", name)
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		r, ok := event.Object.(*certificates.CertificateSigningRequest)
+		switch {
+		case event.Type == watch.Error || !ok:
+			return answer, nil // the next call reads it anew
+		case event.Type == watch.Deleted:
+			return RequestAnswer{}, c.refused(NotFound, "it was deleted", "watch CertificateSigningRequest %s", name)
+		}
+		if answer = answerOf(r); answer.Settled() {
+			break
+		}
+	}
+	return answer, ctx.Err()
 }
 
 func (r CertificateRequest) object() *certificates.CertificateSigningRequest {

@@ -1,0 +1,159 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kubepki/kubepki/pki"
+)
+
+// attempt takes one request to its end: found again or made, asked, waited for, judged, stored. What it leaves on the
+// disk at any moment is what the next attempt, of this process or of another, goes on with.
+func (r *Rotator) attempt(ctx context.Context, why Reason, wanted Template) error {
+	p, err := r.request(why, wanted)
+	if err != nil {
+		return err
+	}
+	api, err := r.Login(ctx, r.valid(), r.badLogin)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	request := wanted.request(p.pkcs10)
+	r.asking(request.Name)
+	answer, err := r.answer(ctx, api, request, wanted)
+	// A certificate that the server no longer accepts may be replaced by way of the bootstrap kubeconfig.
+	r.badLogin = err != nil && reasonOf(err) == Unauthorized && !r.badLogin
+	if err != nil {
+		return err
+	}
+	switch answer.State {
+	case Denied:
+		return failure(WasDenied, "request %s was denied: %s: %s", request.Name, answer.Reason, answer.Message)
+	case Failed:
+		return failure(SignerFailed, "the signer of request %s: %s: %s", request.Name, answer.Reason, answer.Message)
+	}
+	return r.receive(p, request, answer, wanted)
+}
+
+// valid returns the held certificate while it counts.
+func (r *Rotator) valid() *Pair {
+	if p := r.Held(); p != nil && r.Now().Before(p.Leaf().NotAfter) {
+		return p
+	}
+	return nil
+}
+
+// request returns the request that is on its way, or makes a new one and stores it.
+func (r *Rotator) request(why Reason, wanted Template) (*pending, error) {
+	p, err := r.Store.pending()
+	if err != nil {
+		r.Log.Warn("the stored request is of no use; a new one is made", "identity", r.Name, "error", err)
+	}
+	if p != nil && !r.refused && p.serves(wanted) && !r.holds(p) {
+		return p, nil
+	}
+	now := r.Now()
+	if d := r.budget.wait(why, now); d > 0 {
+		return nil, failure(TooMany, "enough new requests for now; the next one in %s", d.Round(time.Second))
+	}
+	if p, err = newPending(wanted); err != nil {
+		return nil, failure(Rejected, "%w", err)
+	}
+	if err := r.Store.keep(p); err != nil {
+		return nil, err
+	}
+	r.budget.spend(why, now)
+	r.refused = false
+	r.count(func(s *Status) { s.Requests++ })
+	return p, nil
+}
+
+// holds says whether the certificate in use is the answer to a request: the process ended before it could remove it.
+func (r *Rotator) holds(p *pending) bool {
+	held := r.Held()
+	return held != nil && pki.SamePublicKey(held.Key.Public(), p.key.Public())
+}
+
+// answer waits for a final answer. It gives up when something else is wanted meanwhile.
+func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted Template) (Answer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.watchTemplate(ctx, wanted, cancel)
+	}()
+	defer func() { cancel(nil); <-done }()
+
+	answer, err := api.Ask(ctx, request)
+	for err == nil && !answer.State.final() {
+		r.waiting(answer.State)
+		answer, err = api.Await(ctx, request.Name)
+	}
+	if errors.Is(context.Cause(ctx), errSuperseded) {
+		return Answer{}, &Error{Superseded, errSuperseded}
+	}
+	return answer, err
+}
+
+var errSuperseded = errors.New("something else is to be asked for meanwhile")
+
+// watchTemplate cancels once something else than wanted is wanted. The agent is asked rarely enough that names which
+// flap cost no request each time.
+func (r *Rotator) watchTemplate(ctx context.Context, wanted Template, cancel context.CancelCauseFunc) {
+	ticker := time.NewTicker(r.Poll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if now, err := r.Template(); err == nil && !now.equal(wanted) {
+			cancel(errSuperseded)
+			return
+		}
+	}
+}
+
+// receive judges what was issued and puts it to use.
+func (r *Rotator) receive(p *pending, request Request, answer Answer, wanted Template) error {
+	chain, err := pki.ParseCertificates(answer.Certificate)
+	if err != nil {
+		return failure(Unusable, "what was issued for request %s: %w", request.Name, err)
+	}
+	if err := pki.CheckPair(chain[0], p.key); err != nil {
+		return failure(Unusable, "what was issued for request %s: %w", request.Name, err)
+	}
+	now := r.Now()
+	fresh, held := &Pair{Chain: chain, Key: p.key}, r.Held()
+	s := r.situation(wanted)
+	keep, wrong := judge(fresh, wanted, s.held, now)
+	if !keep {
+		return wrong
+	}
+	if err := r.Store.Switch(fresh, now); err != nil {
+		return err
+	}
+	r.switched(fresh, held)
+	r.tidy(now)
+	return wrong
+}
+
+func (r *Rotator) switched(fresh, old *Pair) {
+	leaf := fresh.Leaf()
+	r.Log.Info("certificate in use", "identity", r.Name, "serial", leaf.SerialNumber.Text(16), "until", clock(leaf.NotAfter), "due", clock(Deadline(leaf)))
+	r.hold(fresh)
+	r.mu.Lock()
+	r.wished = false
+	r.status.Pending, r.status.Rotations = "", r.status.Rotations+1
+	if old != nil {
+		r.status.ReplacedAge = r.Now().Sub(old.Leaf().NotBefore)
+	}
+	r.mu.Unlock()
+	if r.Switched != nil {
+		r.Switched(fresh)
+	}
+}

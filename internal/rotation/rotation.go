@@ -1,0 +1,201 @@
+// Package rotation keeps certificates alive the way a kubelet does: it asks the certificates API, waits, stores,
+// and asks anew at 70 to 90 % of the life, or when names change. It holds the same files as a kubelet, and is more
+// careful than one where things go wrong: a request outlives the process that made it, a denial is not answered with
+// two requests a minute, and a broken link is mended.
+//
+// Start with a Rotator for each certificate and its Run. What is decided is in decide and judge, which are pure;
+// Template says what is wanted, Store holds it. The package reaches no server itself: API is the caller's.
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/atomicfile"
+)
+
+// DefaultPoll is how often what is wanted is looked at, in case names or addresses have changed, and how often the
+// clock is: it may have been set.
+const DefaultPoll = 10 * time.Second
+
+// Rotator keeps one certificate alive. The fields are set before Open, which comes before all else.
+type Rotator struct {
+	Name  string // for logs and metrics
+	Store Store
+	// Template returns what is wanted now. An error says that it is not known yet.
+	Template func() (Template, error)
+	// Initial returns a certificate from elsewhere that counts while the store has none, such as the one embedded in
+	// a kubeconfig; nil: there is none.
+	Initial func() *Pair
+	// Login opens the API. held is the certificate of this identity if it still counts, else nil; refused says that
+	// the API server did not accept it the last time. Errors are *Error.
+	Login func(ctx context.Context, held *Pair, refused bool) (API, error)
+	Now   func() time.Time
+	Poll  time.Duration // 0: DefaultPoll
+	Log   *slog.Logger
+	// Switched is called after each switch to a new certificate, before the next look; it must return soon. nil: nobody.
+	Switched func(*Pair)
+
+	wake   chan struct{}
+	mu     sync.Mutex
+	status Status
+	held   *Pair
+	wished bool
+
+	// Only Run's goroutine uses these.
+	budget   budget
+	failures int
+	refused  bool // the last request was; it is not gone on with
+	badLogin bool
+}
+
+// ErrInUse says that another process keeps the certificates of the folder.
+var ErrInUse = errors.New("another process keeps this certificate alive")
+
+// Open reads what is in the store and mends the link, so that Held is right before Run.
+func (r *Rotator) Open() {
+	r.wake = make(chan struct{}, 1)
+	if r.Poll <= 0 {
+		r.Poll = DefaultPoll
+	}
+	r.status = Status{Name: r.Name, Why: NoCertificate, Failures: map[Reason]int{}}
+	held, err := r.Store.Load(r.Now())
+	switch {
+	case held != nil && err != nil:
+		if !errors.Is(err, fs.ErrNotExist) {
+			r.Log.Warn("the certificate in use is broken; an older one takes its place", "identity", r.Name, "error", err, "file", held.File)
+		}
+		if err := r.Store.Link(held.File); err != nil {
+			r.Log.Warn("the link could not be mended", "identity", r.Name, "error", err)
+		}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		r.Log.Warn("the certificate in use is broken, and no other is here", "identity", r.Name, "error", err)
+	}
+	if held == nil && r.Initial != nil {
+		held = r.Initial()
+	}
+	r.hold(held)
+}
+
+// Held returns the certificate in use; nil: there is none.
+func (r *Rotator) Held() *Pair {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held
+}
+
+// Rotate asks for a new certificate now, whatever the old one is like.
+func (r *Rotator) Rotate() {
+	r.mu.Lock()
+	r.wished = true
+	r.mu.Unlock()
+	r.Wake()
+}
+
+// Wake looks at once instead of at the next poll.
+func (r *Rotator) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the certificate alive until ctx ends. It fails at once with ErrInUse if another process does already;
+// nothing else ends it.
+func (r *Rotator) Run(ctx context.Context) error {
+	if err := r.Store.FS.MkdirAll(r.Store.Dir, 0o755); err != nil {
+		return err
+	}
+	lock, err := r.Store.FS.Lock(ctx, filepath.Join(r.Store.Dir, "."+r.Store.Prefix+".lock"), atomicfile.Exclusive, 0)
+	if locked, ok := errors.AsType[*atomicfile.LockedError](err); ok {
+		return fmt.Errorf("identity %s: %w: %w", r.Name, ErrInUse, locked)
+	} else if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Unlock() }()
+	for ctx.Err() == nil {
+		r.rest(ctx, r.step(ctx))
+	}
+	return nil
+}
+
+// rest lets d pass, or less when somebody calls.
+func (r *Rotator) rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-r.wake:
+	}
+}
+
+// step looks once, acts if need be, and says how long to rest.
+func (r *Rotator) step(ctx context.Context) time.Duration {
+	now := r.Now()
+	wanted, err := r.Template()
+	if err != nil {
+		r.note(Good, &Error{NoTemplate, err}, now)
+		return r.Poll
+	}
+	why, due := decide(r.situation(wanted), now)
+	if why == Good {
+		r.failures = 0
+		if r.settle(due) {
+			r.tidy(now)
+		}
+		return min(due.Sub(now), r.Poll)
+	}
+	r.begin(why)
+	err = r.attempt(ctx, why, wanted)
+	switch {
+	case ctx.Err() != nil:
+		return 0
+	case err == nil:
+		r.failures = 0
+		return 0
+	case reasonOf(err) == Superseded:
+		return 0
+	}
+	r.failures++
+	reason := reasonOf(err)
+	r.note(why, err, now)
+	r.refused = r.refused || reason.refuses()
+	if reason == TooMany {
+		return min(r.budget.wait(why, now), r.Poll*6)
+	}
+	d := pause(r.failures, reason.refuses(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	r.Log.Warn("no new certificate yet", "identity", r.Name, "why", why, "reason", reason, "error", err, "again in", d.Round(time.Second))
+	return d
+}
+
+func (r *Rotator) situation(wanted Template) situation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := situation{wanted: wanted, wished: r.wished}
+	if r.held != nil {
+		s.held = r.held.Leaf()
+	}
+	return s
+}
+
+// tidy removes what is no longer needed once all is well: a request that somebody no longer wants, files of old.
+func (r *Rotator) tidy(now time.Time) {
+	if err := errors.Join(r.Store.forget(), r.Store.Prune(now)); err != nil {
+		r.Log.Warn("old files could not be removed", "identity", r.Name, "error", err)
+	}
+}
+
+func (r *Rotator) hold(p *Pair) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = p
+	r.status.hold(p)
+}

@@ -1,0 +1,83 @@
+package rotation
+
+import (
+	"maps"
+	"time"
+)
+
+// Status is how one identity is.
+type Status struct {
+	Name                string
+	Serial              string // hexadecimal; empty: there is no certificate
+	NotBefore, NotAfter time.Time
+	Due                 time.Time // of the next rotation
+
+	Why       Reason // a new one is asked for; Good: nothing is
+	Trouble   Reason // why there is none yet; "" while all goes well
+	Error     string // the trouble in words
+	Since     time.Time
+	Pending   string // name of the request that is waited for
+	State     State  // of that request
+	Requests  int    // new requests made by this process
+	Rotations int    // certificates put to use by this process
+	Failures  map[Reason]int
+	// ReplacedAge is how old the last certificate was when another took its place; 0: none was.
+	ReplacedAge time.Duration
+}
+
+// Usable says whether there is a certificate that counts at now.
+func (s Status) Usable(now time.Time) bool { return s.Serial != "" && now.Before(s.NotAfter) }
+
+func (s *Status) hold(p *Pair) {
+	if p == nil {
+		return
+	}
+	leaf := p.Leaf()
+	s.Serial, s.NotBefore, s.NotAfter, s.Due = leaf.SerialNumber.Text(16), leaf.NotBefore, leaf.NotAfter, Deadline(leaf)
+}
+
+// Status returns how the identity is.
+func (r *Rotator) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.status
+	s.Failures = maps.Clone(s.Failures)
+	return s
+}
+
+func (r *Rotator) count(change func(*Status)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.status)
+}
+
+// settle notes that all is well, and says whether that is news.
+func (r *Rotator) settle(due time.Time) (news bool) {
+	r.count(func(s *Status) {
+		news = s.Why != Good
+		s.Why, s.Trouble, s.Error, s.Since, s.Pending, s.State, s.Due = Good, "", "", time.Time{}, "", "", due
+	})
+	return news
+}
+
+func (r *Rotator) begin(why Reason) { r.count(func(s *Status) { s.Why = why }) }
+
+func (r *Rotator) asking(name string) {
+	r.count(func(s *Status) { s.Pending, s.State = name, "" })
+}
+
+func (r *Rotator) waiting(state State) {
+	r.count(func(s *Status) { s.State, s.Trouble, s.Error = state, "", "" })
+}
+
+// note keeps what went wrong.
+func (r *Rotator) note(why Reason, err error, now time.Time) {
+	r.count(func(s *Status) {
+		reason := reasonOf(err)
+		if s.Trouble != reason {
+			s.Since = now
+		}
+		s.Why, s.Trouble, s.Error = why, reason, err.Error()
+		s.Failures[reason]++
+	})
+}

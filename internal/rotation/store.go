@@ -1,0 +1,214 @@
+package rotation
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/atomicfile"
+	"github.com/kubepki/kubepki/pki"
+)
+
+// Store is a folder of certificates laid out as the kubelet's, so that a kubelet can take it over and give it back:
+// <prefix>-<time>.pem holds certificate, intermediates and key in this order, <prefix>-current.pem is a link to the
+// newest. One file is added: <prefix>-pending.pem, the request that is on its way with its key.
+type Store struct {
+	Dir    string
+	Prefix string // such as "kubelet-client"
+	FS     atomicfile.FS
+}
+
+// Pair is a certificate with its intermediates and its key. It prints without the key.
+type Pair struct {
+	Chain []*x509.Certificate
+	Key   *pki.Key
+	File  string // where it lies; empty: nowhere yet
+}
+
+// Leaf returns the certificate itself.
+func (p *Pair) Leaf() *x509.Certificate { return p.Chain[0] }
+
+func parsePair(certificates, key []byte) (*Pair, error) {
+	chain, err := pki.ParseCertificates(certificates)
+	if err != nil {
+		return nil, err
+	}
+	k, err := pki.ParseKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := pki.CheckPair(chain[0], k); err != nil {
+		return nil, err
+	}
+	return &Pair{Chain: chain, Key: k}, nil
+}
+
+func (p *Pair) pem() ([]byte, error) {
+	key, err := p.Key.PEM()
+	if err != nil {
+		return nil, err
+	}
+	return append(pki.CertificatesPEM(p.Chain...), key...), nil
+}
+
+// maxFile bounds a file of the store.
+const maxFile = pki.MaxPEM
+
+// dateFormat is how the kubelet dates its files, in local time.
+const dateFormat = "2006-01-02-15-04-05"
+
+// Current is the link to the certificate in use.
+func (s Store) Current() string { return s.file("current") }
+
+func (s Store) file(what string) string {
+	return filepath.Join(s.Dir, s.Prefix+"-"+what+".pem")
+}
+
+// Load returns the certificate in use, in the kubelet's order: <prefix>-current.pem, then <prefix>.crt and
+// <prefix>.key. If the first is of no use, the newest dated file that still counts at now takes its place; the error
+// then says what is wrong with the first, and the pair is not nil. Without any certificate the error wraps
+// fs.ErrNotExist.
+func (s Store) Load(now time.Time) (*Pair, error) {
+	p, err := s.read(s.Current())
+	if err == nil {
+		return p, nil
+	}
+	for _, name := range s.dated() {
+		other, otherErr := s.read(name)
+		if otherErr == nil && now.Before(other.Leaf().NotAfter) {
+			return other, err
+		}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	certFile, keyFile := filepath.Join(s.Dir, s.Prefix+".crt"), filepath.Join(s.Dir, s.Prefix+".key")
+	cert, certErr := atomicfile.ReadFile(certFile, maxFile)
+	key, keyErr := atomicfile.ReadFile(keyFile, maxFile)
+	if certErr != nil || keyErr != nil {
+		return nil, err
+	}
+	if p, err = parsePair(cert, key); err != nil {
+		return nil, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
+	}
+	p.File = certFile
+	return p, nil
+}
+
+func (s Store) read(name string) (*Pair, error) {
+	data, err := atomicfile.ReadFile(name, maxFile)
+	if err != nil {
+		return nil, err
+	}
+	p, err := parsePair(data, data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	p.File = name
+	return p, nil
+}
+
+// dated lists the dated files, newest first.
+func (s Store) dated() []string {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		date, ok := strings.CutPrefix(e.Name(), s.Prefix+"-")
+		if date, ok = strings.CutSuffix(date, ".pem"); !ok {
+			continue
+		}
+		if _, err := time.Parse(dateFormat, date); err == nil {
+			names = append(names, filepath.Join(s.Dir, e.Name()))
+		}
+	}
+	slices.Sort(names)
+	slices.Reverse(names)
+	return names
+}
+
+// Switch writes a pair to a file with the date now and lets the link lead there in one step. A regular file in the
+// link's place, which a kubelet refuses, is kept under another name first. The certificate counts once Switch has
+// returned nil; before, the old one does.
+func (s Store) Switch(p *Pair, now time.Time) error {
+	data, err := p.pem()
+	if err != nil {
+		return err
+	}
+	name, err := s.create(data, now)
+	if err != nil {
+		return fmt.Errorf("store a certificate in %s: %w", s.Dir, err)
+	}
+	if err := s.Link(name); err != nil {
+		_ = s.FS.Remove(name) // else every attempt on a broken disk leaves one more
+		return err
+	}
+	p.File = s.Current()
+	return nil
+}
+
+// create writes a dated file. A name that is taken, as when two certificates come within a second, makes way for the
+// next second.
+func (s Store) create(data []byte, now time.Time) (string, error) {
+	if err := s.FS.MkdirAll(s.Dir, 0o755); err != nil {
+		return "", err
+	}
+	const tries = 60
+	var err error
+	for i := range time.Duration(tries) {
+		name := s.file(now.Local().Add(i * time.Second).Format(dateFormat))
+		if err = s.FS.CreateExclusive(name, data, 0o600); !errors.Is(err, fs.ErrExist) {
+			return name, err
+		}
+	}
+	return "", err
+}
+
+// Link lets <prefix>-current.pem lead to a file of the store.
+func (s Store) Link(name string) error {
+	target, err := filepath.Abs(name) // the kubelet's links are absolute
+	if err != nil {
+		return err
+	}
+	current := s.Current()
+	if info, err := os.Lstat(current); err == nil && info.Mode().IsRegular() {
+		kept := s.file("replaced-" + info.ModTime().UTC().Format(dateFormat))
+		if err := s.FS.Rename(current, kept); err != nil {
+			return fmt.Errorf("keep the file in the place of the link %s: %w", current, err)
+		}
+	}
+	if err := s.FS.Symlink(target, current); err != nil {
+		return fmt.Errorf("let %s lead to %s: %w", current, target, err)
+	}
+	if err := s.FS.SyncDirs(s.Dir); err != nil {
+		return fmt.Errorf("sync %s: %w", s.Dir, err)
+	}
+	return nil
+}
+
+// keepFiles is how many dated files stay, however old; a kubelet keeps them all.
+const keepFiles = 5
+
+// Prune removes dated files with certificates that have expired before now, but for the newest ones and the one in
+// use.
+func (s Store) Prune(now time.Time) error {
+	inUse, _ := os.Readlink(s.Current())
+	names := s.dated()
+	var failed []error
+	for _, name := range names[min(keepFiles, len(names)):] {
+		p, err := s.read(name)
+		if err != nil || filepath.Base(name) == filepath.Base(inUse) || now.Before(p.Leaf().NotAfter) {
+			continue
+		}
+		failed = append(failed, s.FS.Remove(name))
+	}
+	return errors.Join(failed...)
+}

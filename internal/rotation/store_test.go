@@ -1,0 +1,219 @@
+package rotation
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/util/certificate"
+
+	"github.com/kubepki/kubepki/pki"
+)
+
+func newPair(t *testing.T, until time.Time) *Pair {
+	t.Helper()
+	p, err := newPending(NodeClient("node-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := pki.NewAuthority("kubernetes", p.key, pki.Validity{NotBefore: epoch.AddDate(-10, 0, 0), NotAfter: until.AddDate(10, 0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := pki.ParseRequest(p.pkcs10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.Issue(pki.RequestProfile(request), p.key.Public(), pki.Validity{NotBefore: until.Add(-year), NotAfter: until})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := parsePair(pki.CertificatesPEM(cert, ca.Certificate), mustPEM(t, p.key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+func mustPEM(t *testing.T, key *pki.Key) []byte {
+	t.Helper()
+	data, err := key.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// The folder is a kubelet's: client-go's own store reads what ours has written, and the other way round.
+func TestKubeletsStore(t *testing.T) {
+	dir := t.TempDir()
+	ours := Store{Dir: dir, Prefix: "kubelet-client"}
+	now := time.Now()
+	first, second := newPair(t, now.Add(year)), newPair(t, now.Add(2*year))
+	for _, p := range []*Pair{first, second} { // in the same second
+		if err := ours.Switch(p, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	theirs, err := certificate.NewFileStore("kubelet-client", dir, dir, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := theirs.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Certificate[0], second.Leaf().Raw) || len(got.Certificate) != 2 {
+		t.Error("client-go's store reads another certificate")
+	}
+	target, err := os.Readlink(ours.Current())
+	if err != nil || !filepath.IsAbs(target) || !regexp.MustCompile(`/kubelet-client-\d{4}(-\d\d){5}\.pem$`).MatchString(target) {
+		t.Errorf("the link leads to %q (%v)", target, err)
+	}
+	if info, err := os.Stat(target); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%s: mode %v: want 0600", target, info.Mode())
+	}
+
+	third := newPair(t, now.Add(3*year))
+	if _, err := theirs.Update(pki.CertificatesPEM(third.Chain...), mustPEM(t, third.Key)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := ours.Load(now); err != nil || !p.Leaf().Equal(third.Leaf()) {
+		t.Errorf("what client-go's store wrote is not read: %v", err)
+	}
+}
+
+func TestLoadBroken(t *testing.T) {
+	now := epoch
+	for name, tc := range map[string]struct {
+		spoil func(dir string, s Store)
+		want  string // in the error; empty: none
+		found bool
+	}{
+		"as it should be": {func(string, Store) {}, "", true},
+		"dangling":        {func(_ string, s Store) { target, _ := os.Readlink(s.Current()); _ = os.Remove(target) }, "no such file", true},
+		"no link":         {func(_ string, s Store) { _ = os.Remove(s.Current()) }, "no such file", true},
+		"empty":           {func(_ string, s Store) { _ = os.WriteFile(s.Current(), nil, 0o600) }, "current.pem", true},
+		"garbage":         {func(_ string, s Store) { _ = os.WriteFile(s.Current(), []byte("garbage"), 0o600) }, "current.pem", true},
+		"foreign key": {func(_ string, s Store) {
+			data, _ := os.ReadFile(s.Current())
+			other := newPairPEM(now.Add(year))
+			certs, _, _ := strings.Cut(string(data), "-----BEGIN EC PRIVATE KEY")
+			_, key, _ := strings.Cut(other, "-----BEGIN EC PRIVATE KEY")
+			_ = os.WriteFile(s.Current(), []byte(certs+"-----BEGIN EC PRIVATE KEY"+key), 0o600)
+		}, "current.pem", true},
+		"nothing at all": {func(dir string, _ Store) {
+			entries, _ := os.ReadDir(dir)
+			for _, e := range entries {
+				_ = os.Remove(filepath.Join(dir, e.Name()))
+			}
+		}, "no such file", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := Store{Dir: dir, Prefix: "kubelet-client"}
+			for i := range 2 {
+				if err := s.Switch(newPair(t, now.Add(year)), now.Add(time.Duration(i)*time.Hour)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			testPair = newPair(t, now.Add(year))
+			tc.spoil(dir, s)
+			p, err := s.Load(now)
+			if (p != nil) != tc.found || (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("Load = %v, %v: want a pair %v, error with %q", p != nil, err, tc.found, tc.want)
+			}
+			if err != nil && p != nil {
+				if err := s.Link(p.File); err != nil {
+					t.Fatal(err)
+				}
+				if again, err := s.Load(now); err != nil || !again.Leaf().Equal(p.Leaf()) {
+					t.Errorf("after the link is mended: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// testPair lends a second pair to a case.
+var testPair *Pair
+
+func newPairPEM(time.Time) string {
+	data, _ := testPair.pem()
+	return string(data)
+}
+
+// A regular file in the link's place is kept.
+func TestSwitchKeepsRegularFile(t *testing.T) {
+	dir := t.TempDir()
+	s := Store{Dir: dir, Prefix: "kubelet-client"}
+	if err := os.WriteFile(s.Current(), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Switch(newPair(t, epoch.Add(year)), epoch); err != nil {
+		t.Fatal(err)
+	}
+	kept, _ := filepath.Glob(s.file("replaced-*"))
+	if len(kept) != 1 {
+		t.Fatalf("kept %v: want one file", kept)
+	}
+	if data, _ := os.ReadFile(kept[0]); string(data) != "precious" {
+		t.Errorf("kept %q", data)
+	}
+}
+
+func TestPendingIsRefused(t *testing.T) {
+	s := Store{Dir: t.TempDir(), Prefix: "x"}
+	if p, err := s.pending(); p != nil || err != nil {
+		t.Errorf("pending of an empty folder = %v, %v", p, err)
+	}
+	a, _ := newPending(NodeClient("a"))
+	b, _ := newPending(NodeClient("b"))
+	for name, data := range map[string][]byte{
+		"empty":      nil,
+		"no key":     a.pkcs10,
+		"no request": mustPEM(t, a.key),
+		"mixed":      append(bytes.Clone(a.pkcs10), mustPEM(t, b.key)...),
+		"damaged":    append(bytes.Replace(a.pkcs10, []byte("M"), []byte("N"), 1), mustPEM(t, a.key)...),
+	} {
+		if err := os.WriteFile(s.file("pending"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := s.pending(); p != nil || err == nil || !strings.Contains(err.Error(), s.file("pending")) {
+			t.Errorf("%s: %v, %v: want an error that names the file", name, p, err)
+		}
+	}
+	if err := s.keep(a); err != nil {
+		t.Fatal(err)
+	}
+	if info, _ := os.Stat(s.file("pending")); info.Mode() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	if p, err := s.pending(); err != nil || !bytes.Equal(p.pkcs10, a.pkcs10) {
+		t.Errorf("pending = %v", err)
+	}
+	if err := errors.Join(s.forget(), s.forget()); err != nil {
+		t.Errorf("forget: %v", err)
+	}
+}
+
+// Nothing that prints shows a key.
+func TestNoKeyIsPrinted(t *testing.T) {
+	p := newPair(t, epoch.Add(year))
+	q, _ := newPending(NodeClient("a"))
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v", p, p, p), fmt.Sprintf("%v %+v", *p, q)} {
+		if strings.Contains(text, "PRIVATE") || strings.Contains(text, "D:") {
+			t.Errorf("printed: %.200s", text)
+		}
+	}
+	if _, err := (Store{Dir: t.TempDir(), Prefix: "none"}).Load(epoch); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Load of nothing: %v", err)
+	}
+}
