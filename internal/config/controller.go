@@ -1,6 +1,6 @@
 // Package config reads the versioned configuration objects of kubepki's long-running commands. Start with
-// Load, which is strict: what it does not know is an error, and what is left out has a default. Marshal
-// prints the effective configuration, which Load takes back.
+// Load or LoadNode, which are strict: what they do not know is an error, and what is left out has a default. Marshal
+// prints the effective configuration, which they take back.
 //
 // The package reads no files; what the objects name is opened by their users.
 package config
@@ -20,10 +20,11 @@ import (
 	"github.com/kubepki/kubepki/internal/csr"
 )
 
-// The type of the object that Load reads.
+// The types of the objects that Load and LoadNode read.
 const (
 	APIVersion     = "kubepki.io/v1alpha1"
 	KindController = "ControllerConfiguration"
+	KindNode       = "NodeConfiguration"
 )
 
 // maxSize bounds a configuration, in bytes.
@@ -110,7 +111,7 @@ func Load(data []byte) (*Controller, error) {
 	// A decoder would merge the elements of a list with those that are there.
 	a, defaults := &c.Approver, csr.DefaultPolicy()
 	a.Signers, a.Keys.Curves, a.Bootstrap.Requesters = nil, nil, nil
-	if err := decode(data, &c); err != nil {
+	if err := decode(data, KindController, &c); err != nil {
 		return nil, err
 	}
 	orDefault(&a.Signers, defaults.Signers)

@@ -14,9 +14,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// decode reads the one document in data onto the defaults in c. JSON's own decoder would take fields in any
+// decode reads the one document in data, of that kind, onto the defaults in c, a pointer to a struct. JSON's own decoder would take fields in any
 // case, the second of two spellings over the first, and has no paths in its errors; check does it better.
-func decode(data []byte, c *Controller) error {
+func decode(data []byte, want string, c any) error {
 	if len(data) > maxSize {
 		return fmt.Errorf("the configuration has more than %d bytes", maxSize)
 	}
@@ -40,10 +40,10 @@ func decode(data []byte, c *Controller) error {
 	top, _ := value.(map[string]any)
 	version, _ := top["apiVersion"].(string)
 	kind, _ := top["kind"].(string)
-	if version != APIVersion || kind != KindController {
-		return fmt.Errorf("apiVersion %q, kind %q is not %s, %s", version, kind, APIVersion, KindController)
+	if version != APIVersion || kind != want {
+		return fmt.Errorf("apiVersion %q, kind %q is not %s, %s", version, kind, APIVersion, want)
 	}
-	if err := check("", value, reflect.TypeFor[Controller]()); err != nil {
+	if err := check("", value, reflect.TypeOf(c).Elem()); err != nil {
 		return err
 	}
 	if plain, err = json.Marshal(value); err != nil {

@@ -58,6 +58,9 @@ type Options struct {
 	// Timeout bounds a single request; 0 means DefaultTimeout. The context of a call can
 	// only shorten it.
 	Timeout time.Duration
+	// ClientCertificate and ClientKey, in PEM, replace whatever the user of the kubeconfig logs in with.
+	ClientCertificate []byte
+	ClientKey         kubeconfig.Secret
 	// UserAgent names the program in audit logs; empty means "kubepki".
 	UserAgent string
 }
@@ -183,6 +186,9 @@ func configOf(data []byte, o Options, files filesFunc) (*rest.Config, error) {
 	if err != nil {
 		// The words of the decoder may quote the file.
 		return nil, errors.New("the kubeconfig is not understood by the API client")
+	}
+	if user := loaded.AuthInfos[user.Name]; len(o.ClientCertificate) > 0 {
+		*user = clientcmdapi.AuthInfo{ClientCertificateData: o.ClientCertificate, ClientKeyData: o.ClientKey}
 	}
 	if err := files(loaded.Clusters[cluster.Name], loaded.AuthInfos[user.Name], o); err != nil {
 		return nil, err

@@ -21,7 +21,10 @@ type Spec struct {
 	User                 string
 	ClientCertificate    []byte // PEM, may be empty
 	ClientKey            Secret // PEM, may be empty
-	Token                string // may be empty
+	// ClientFile is the file with both certificate and key, as a kubelet keeps them; goes before ClientCertificate
+	// and ClientKey.
+	ClientFile string
+	Token      string // may be empty
 }
 
 // Format implements fmt.Formatter.
@@ -57,6 +60,9 @@ func New(s Spec) []byte {
 				CertData: encode(s.ClientCertificate), KeyData: encode(s.ClientKey), Token: text(s.Token),
 			},
 		}},
+	}
+	if s.ClientFile != "" {
+		doc.Users[0].User = newUserBody{CertFile: text(s.ClientFile), KeyFile: text(s.ClientFile)}
 	}
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
@@ -124,7 +130,9 @@ type newUser struct {
 }
 
 type newUserBody struct {
+	CertFile text   `yaml:"client-certificate,omitempty"`
 	CertData string `yaml:"client-certificate-data,omitempty"`
+	KeyFile  text   `yaml:"client-key,omitempty"`
 	KeyData  string `yaml:"client-key-data,omitempty"`
 	Token    text   `yaml:"token,omitempty"`
 }

@@ -90,7 +90,11 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 	answer, err := api.Ask(ctx, request)
 	for err == nil && !answer.State.final() {
 		r.waiting(answer.State)
+		began := time.Now()
 		answer, err = api.Await(ctx, request.Name)
+		if time.Since(began) < time.Second {
+			r.rest(ctx, time.Second) // whatever cuts watches short is not to be asked without end
+		}
 	}
 	if errors.Is(context.Cause(ctx), errSuperseded) {
 		return Answer{}, &Error{Superseded, errSuperseded}

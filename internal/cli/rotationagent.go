@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/internal/hook"
+	"github.com/kubepki/kubepki/internal/kubeconfig"
+	"github.com/kubepki/kubepki/internal/rotation"
+	"github.com/kubepki/kubepki/internal/serve"
+	"github.com/kubepki/kubepki/pki"
+)
+
+// Prefixes of a kubelet's files.
+const (
+	kubeletClientPrefix  = "kubelet-client"
+	kubeletServingPrefix = "kubelet-server"
+)
+
+// rotationAgent is one run of "rotation run".
+type rotationAgent struct {
+	app      *app
+	config   *config.Node
+	log      *slog.Logger
+	rotators []*rotation.Rotator
+	client   *rotation.Rotator // of the node's client certificate; nil: others keep it
+	server   *rotation.Rotator
+	hooks    sync.WaitGroup
+	ctx      context.Context // of the hooks; run sets it
+}
+
+// prepare sets up a Rotator for each identity, and what it needs on the disk.
+func (r *rotationAgent) prepare() error {
+	if err := r.writeKubeconfig(r.log); err != nil {
+		return err
+	}
+	c := r.config
+	if c.RotateCertificates {
+		r.client = r.rotator(config.IdentityClient, c.CertDir, kubeletClientPrefix, func() (rotation.Template, error) {
+			return rotation.NodeClient(c.NodeName), nil
+		})
+		r.client.Initial, r.client.Login = r.embedded, r.loginNode
+	}
+	if c.RotateServerCertificates {
+		r.server = r.rotator(config.IdentityServer, c.CertDir, kubeletServingPrefix, r.serving)
+	}
+	for _, id := range c.Identities {
+		template := identityTemplate(id)
+		dir := id.CertDir
+		if dir == "" {
+			dir = c.CertDir
+		}
+		r.rotator(id.Name, dir, id.Name, func() (rotation.Template, error) { return template, nil })
+	}
+	for _, rotator := range r.rotators {
+		rotator.Open()
+	}
+	return nil
+}
+
+func (r *rotationAgent) rotator(name, dir, prefix string, template func() (rotation.Template, error)) *rotation.Rotator {
+	rotator := &rotation.Rotator{
+		Name: name, Store: rotation.Store{Dir: dir, Prefix: prefix, FS: r.app.FS}, Template: template,
+		Login: r.loginOther, Now: r.app.Now, Log: r.log,
+		Switched: func(p *rotation.Pair) { r.switched(name, p) },
+	}
+	r.rotators = append(r.rotators, rotator)
+	return rotator
+}
+
+// embedded returns the certificate inside the kubeconfig, with which kubeadm starts the kubelet of a first control
+// plane; nil: there is none.
+func (r *rotationAgent) embedded() *rotation.Pair {
+	data, err := r.app.readBounded(r.config.Kubeconfig)
+	if err != nil {
+		return nil
+	}
+	file, err := kubeconfig.Parse(data)
+	if err != nil {
+		return nil
+	}
+	_, user, err := file.Current()
+	if err != nil || len(user.ClientCertificateData) == 0 {
+		return nil
+	}
+	chain, err := pki.ParseCertificates(user.ClientCertificateData)
+	if err != nil {
+		return nil
+	}
+	key, err := pki.ParseKey(user.ClientKeyData)
+	if err != nil || pki.CheckPair(chain[0], key) != nil {
+		return nil
+	}
+	return &rotation.Pair{Chain: chain, Key: key, File: r.config.Kubeconfig}
+}
+
+// serving returns what the node's serving certificate has to say: its name and the addresses that it has now.
+func (r *rotationAgent) serving() (rotation.Template, error) {
+	var addresses []netip.Addr
+	for _, text := range r.config.NodeIPs {
+		addresses = append(addresses, netip.MustParseAddr(text)) // checked with the configuration
+	}
+	if len(addresses) == 0 {
+		a := r.app.hostAddress()
+		if !a.IsValid() {
+			return rotation.Template{}, errors.New("this machine has no address that others could reach it by; name one with --node-ip")
+		}
+		addresses = append(addresses, a)
+	}
+	var names []string
+	if a, err := netip.ParseAddr(r.config.NodeName); err == nil {
+		addresses = append(addresses, a)
+	} else {
+		names = append(names, r.config.NodeName)
+	}
+	return rotation.NodeServing(r.config.NodeName, names, addresses), nil
+}
+
+func identityTemplate(id config.Identity) rotation.Template {
+	t := rotation.Template{
+		Signer: id.Signer, CommonName: id.CommonName, Organizations: id.Organizations,
+		DNSNames: slices.Compact(slices.Sorted(slices.Values(id.DNSNames))), Usages: id.Usages,
+		Expiration: time.Duration(id.ExpirationSeconds) * time.Second,
+	}
+	for _, text := range id.IPAddresses {
+		t.Addresses = append(t.Addresses, netip.MustParseAddr(text).Unmap())
+	}
+	slices.SortFunc(t.Addresses, netip.Addr.Compare)
+	t.Addresses = slices.Compact(t.Addresses)
+	return t
+}
+
+// run keeps all certificates alive until ctx ends or one of them cannot be kept at all.
+func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.ctx = ctx
+	ended := make(chan error, len(r.rotators)+2)
+	if err := r.listen(ctx, o, ended); err != nil {
+		return err
+	}
+	var running sync.WaitGroup
+	for _, rotator := range r.rotators {
+		running.Go(func() {
+			if err := rotator.Run(ctx); err != nil {
+				ended <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-ended:
+	}
+	cancel(err)
+	running.Wait()
+	r.hooks.Wait()
+	if errors.Is(err, rotation.ErrInUse) {
+		return withHint(err, "end the other agent first, or give this one a folder of its own with --cert-dir")
+	}
+	return err
+}
+
+func (r *rotationAgent) listen(ctx context.Context, o *rotationOptions, ended chan<- error) error {
+	agent := serve.Agent{Now: r.app.Now, Statuses: func() []rotation.Status {
+		var all []rotation.Status
+		for _, rotator := range r.rotators {
+			all = append(all, rotator.Status())
+		}
+		return all
+	}}
+	if o.bind != "0" {
+		at, err := serve.Listen(ctx, o.bind, nil, agent.Handler(), ended)
+		if err != nil {
+			return withHint(fmt.Errorf("--metrics-bind-address: %w", err), "name another with --metrics-bind-address, or 0 for none")
+		}
+		r.log.Info("serving metrics", "address", at.String())
+	}
+	if o.selfTest == "" || o.selfTest == "0" {
+		return nil
+	}
+	if r.server == nil {
+		return misuse("--self-test needs --rotate-server-certificates")
+	}
+	at, err := serve.Listen(ctx, o.selfTest, serve.Certificate(r.server.Held, r.app.Now), http.HandlerFunc(r.selfTest), ended)
+	if err != nil {
+		return fmt.Errorf("--self-test: %w", err)
+	}
+	r.log.Info("serving the certificate", "address", at.String())
+	return nil
+}
+
+// selfTest says which certificate the connection has shown.
+func (r *rotationAgent) selfTest(w http.ResponseWriter, _ *http.Request) {
+	p := r.server.Held()
+	if p == nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	leaf := p.Leaf()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"subject": leaf.Subject.String(), "serial": leaf.SerialNumber.Text(16), "notAfter": leaf.NotAfter.UTC(),
+		"due": rotation.Deadline(leaf).UTC(),
+	})
+}
+
+// switched tells the hooks of an identity, without holding up the rotation. What still runs for an older certificate
+// runs on: it reads the file, and so meets the new one.
+func (r *rotationAgent) switched(name string, p *rotation.Pair) {
+	for _, h := range r.config.Hooks {
+		if len(h.Identities) > 0 && !slices.Contains(h.Identities, name) {
+			continue
+		}
+		file, err := filepath.Abs(p.File)
+		if err != nil {
+			file = p.File
+		}
+		run := hookOf(h)
+		r.hooks.Go(func() {
+			if err := run.Run(r.ctx, hook.Event{Identity: name, File: file, Serial: p.Leaf().SerialNumber.Text(16)}); err != nil {
+				r.log.Error("a program could not be told of the new certificate", "identity", name, "error", err)
+				return
+			}
+			r.log.Info("told of the new certificate", "identity", name, "hook", run.String())
+		})
+	}
+}
+
+func hookOf(h config.Hook) hook.Hook {
+	run := hook.Hook{Command: h.Command, Timeout: h.Timeout.Duration}
+	if run.Timeout == 0 {
+		run.Timeout = config.DefaultHookTimeout
+	}
+	switch {
+	case h.Signal != nil:
+		run.PIDFile, run.Signal = h.Signal.PIDFile, hook.Signals[h.Signal.Signal]
+	case h.HTTP != nil:
+		run.URL, run.Method = h.HTTP.URL, h.HTTP.Method
+		if run.Method == "" {
+			run.Method = http.MethodPost
+		}
+	}
+	return run
+}
