@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr soak-csr lint tidy man oracle clean
+.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr soak-csr soak-rotation lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -33,7 +33,7 @@ test: oracle servers
 	cd test/kubernetes && $(GO) vet ./...
 
 servers:
-	@test/kubernetes/build.sh etcd kube-apiserver kube-controller-manager kube-scheduler
+	@test/kubernetes/build.sh etcd kube-apiserver kube-controller-manager kube-scheduler kubelet
 
 # Without root, on loopback addresses only. LABFLAGS="--control-planes 3 --workers 5" for more.
 lab: servers
@@ -65,6 +65,10 @@ bench-recover: servers
 # kubepki controller against kube-controller-manager; 3,000 nodes, floods. BENCHFLAGS="-only burst" for a part.
 bench-csr: servers
 	$(GO) run ./bench/csr $(BENCHFLAGS)
+
+# Half an hour in which 50 workers rotate certificates of ten minutes, and a client polls each of them.
+soak-rotation: servers
+	KUBEPKI_WORKERS=50 KUBEPKI_SPAN=27m $(GO) test -timeout 60m -run 'TestRotation$$' -v ./test/e2e
 
 lint:
 	$(GO) vet ./...

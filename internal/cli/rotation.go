@@ -25,7 +25,8 @@ addresses change. A kubelet can take the folder over at any time, and give it ba
 The first client certificate is asked for with the bootstrap kubeconfig, and so is one when the
 old has ended. Then --kubeconfig is made, if there is none, with the client certificate's file.
 More identities and what to tell other programs after a switch (a command, a signal, an HTTP
-request) come from a NodeConfiguration file; flags override it. See docs/kubelet.md.`
+request) come from a NodeConfiguration file; flags override it. SIGUSR1 asks for new certificates
+now. See docs/kubelet.md.`
 
 // rotationOptions are the flags of "rotation run". Those of the kubelet have its names.
 type rotationOptions struct {

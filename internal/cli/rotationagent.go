@@ -8,9 +8,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/config"
@@ -157,6 +160,8 @@ func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
 			}
 		})
 	}
+	stopSignals := r.rotateOnSignal(ctx)
+	defer stopSignals()
 	var err error
 	select {
 	case <-ctx.Done():
@@ -169,6 +174,26 @@ func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
 		return withHint(err, "end the other agent first, or give this one a folder of its own with --cert-dir")
 	}
 	return err
+}
+
+// rotateOnSignal asks for new certificates whenever SIGUSR1 comes.
+func (r *rotationAgent) rotateOnSignal(ctx context.Context) (stop func()) {
+	wish := make(chan os.Signal, 1)
+	signal.Notify(wish, syscall.SIGUSR1)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wish:
+				r.log.Info("new certificates are wished for", "signal", "SIGUSR1")
+				for _, rotator := range r.rotators {
+					rotator.Rotate()
+				}
+			}
+		}
+	}()
+	return func() { signal.Stop(wish) }
 }
 
 func (r *rotationAgent) listen(ctx context.Context, o *rotationOptions, ended chan<- error) error {
@@ -218,6 +243,11 @@ func (r *rotationAgent) selfTest(w http.ResponseWriter, _ *http.Request) {
 // switched tells the hooks of an identity, without holding up the rotation. What still runs for an older certificate
 // runs on: it reads the file, and so meets the new one.
 func (r *rotationAgent) switched(name string, p *rotation.Pair) {
+	if name == config.IdentityClient {
+		for _, other := range r.rotators {
+			other.Wake() // with it they can ask
+		}
+	}
 	for _, h := range r.config.Hooks {
 		if len(h.Identities) > 0 && !slices.Contains(h.Identities, name) {
 			continue

@@ -88,6 +88,9 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 	defer func() { cancel(nil); <-done }()
 
 	answer, err := api.Ask(ctx, request)
+	if err == nil && !answer.State.final() {
+		r.Log.Info("request sent", "identity", r.Name, "request", request.Name, "state", answer.State)
+	}
 	for err == nil && !answer.State.final() {
 		r.waiting(answer.State)
 		began := time.Now()

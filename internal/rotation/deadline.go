@@ -56,8 +56,8 @@ func pause(n int, refused bool, dice float64) time.Duration {
 }
 
 // An identity makes few new requests, whatever happens (addresses that come and go, a signer that denies, a disk that
-// fails): some at once, then one in a while, 10 in the worst hour. Rotations that are due are not counted, unless the
-// certificates hardly live.
+// fails): some at once, then one in a while, 10 in the worst hour. Not counted are what somebody wishes for, and rotations
+// that are due, unless the certificates hardly live.
 const (
 	burst     = 4
 	refill    = 10 * time.Minute
@@ -89,5 +89,5 @@ func (b *budget) spend(why Reason, now time.Time) {
 }
 
 func (b *budget) free(why Reason, now time.Time) bool {
-	return why == Due && now.Sub(b.last) >= shortLife
+	return why == Wished || why == Due && now.Sub(b.last) >= shortLife
 }

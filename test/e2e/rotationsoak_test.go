@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"iter"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/kubepki/kubepki/internal/lab"
+	"github.com/kubepki/kubepki/internal/rotation"
+	"github.com/kubepki/kubepki/pki"
+)
+
+// scrape yields the lines of the agent's metrics.
+func (w *worker) scrape(t *testing.T) iter.Seq[string] {
+	t.Helper()
+	return func(yield func(string) bool) {
+		response, err := http.Get("http://" + w.metrics + "/metrics") //nolint:noctx // of this test
+		if err != nil {
+			return
+		}
+		defer response.Body.Close()
+		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+			if !yield(lines.Text()) {
+				return
+			}
+		}
+	}
+}
+
+// soak lets certificates of ten minutes rotate by themselves, and holds every moment against the window.
+func (f *fleet) soak(t *testing.T, d time.Duration) {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	log := f.follow(ctx, t)
+	<-ctx.Done()
+	var parts []float64
+	requests := map[string]int{}
+	for _, r := range log() {
+		requests[r.user+" "+r.signer]++
+		if r.before != nil {
+			life := r.before.NotAfter.Sub(r.before.NotBefore)
+			parts = append(parts, float64(r.made.Sub(r.before.NotBefore))/float64(life))
+		}
+	}
+	slices.Sort(parts)
+	var histogram [10]int
+	for _, p := range parts {
+		if p < 0.7-0.003 || p > 0.9+0.02 { // creation times are whole seconds
+			t.Errorf("a rotation at %.3f of the certificate's life", p)
+			continue
+		}
+		histogram[max(0, min(9, int((p-0.7)/0.02)))]++
+	}
+	t.Logf("%d rotations; by part of the life from 0.70 in steps of 0.02: %v", len(parts), histogram)
+	rotated := 0
+	for _, n := range requests {
+		rotated = max(rotated, n)
+	}
+	t.Logf("at most %d requests by one worker for one signer in %s", rotated, d)
+	for _, w := range f.workers {
+		if n := w.rotations(); n < 3 {
+			t.Errorf("%s: %d rotations, want 3 or more", w.name, n)
+		}
+		for line := range w.scrape(t) {
+			if strings.HasPrefix(line, "kubepki_rotation_failures_total") && !strings.HasSuffix(line, " 0") {
+				t.Errorf("%s: %s", w.name, line)
+			}
+		}
+	}
+	f.memory(t)
+	f.report(t)
+}
+
+// made is one request as the API server saw it.
+type made struct {
+	user, signer string
+	made         time.Time
+	before       *x509.Certificate // that the requester had for the signer; nil: none
+}
+
+// follow notes each request and the certificate that it replaces. What it returns ends the watch and gives the notes.
+func (f *fleet) follow(ctx context.Context, t *testing.T) func() []made {
+	t.Helper()
+	api := f.api.CertificatesV1().CertificateSigningRequests()
+	list, err := api.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[string]*x509.Certificate{}
+	key := func(r *certificatesv1.CertificateSigningRequest, p *x509.CertificateRequest) string {
+		return p.Subject.CommonName + " " + r.Spec.SignerName
+	}
+	issued := func(r *certificatesv1.CertificateSigningRequest) {
+		if certs, err := pki.ParseCertificates(r.Status.Certificate); err == nil {
+			last[certs[0].Subject.CommonName+" "+r.Spec.SignerName] = certs[0]
+		}
+	}
+	for i := range list.Items {
+		issued(&list.Items[i])
+	}
+	var notes []made
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		version := list.ResourceVersion
+		for ctx.Err() == nil {
+			w, err := api.Watch(ctx, metav1.ListOptions{ResourceVersion: version})
+			if err != nil {
+				continue
+			}
+			for event := range w.ResultChan() {
+				r, ok := event.Object.(*certificatesv1.CertificateSigningRequest)
+				if !ok {
+					continue
+				}
+				version = r.ResourceVersion
+				if event.Type == watch.Added {
+					if p, err := pki.ParseRequest(r.Spec.Request); err == nil {
+						notes = append(notes, made{p.Subject.CommonName, r.Spec.SignerName, r.CreationTimestamp.Time, last[key(r, p)]})
+					}
+				}
+				issued(r)
+			}
+		}
+	}()
+	return func() []made { <-done; return notes }
+}
+
+// memory reports what the agents take.
+func (f *fleet) memory(t *testing.T) {
+	t.Helper()
+	var resident []string
+	for _, w := range f.workers {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.agent.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(data)) {
+			if value, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+				resident = append(resident, strings.TrimSpace(value))
+			}
+		}
+	}
+	slices.Sort(resident)
+	t.Logf("anonymous memory of an agent (inside of this test's program): median %s, most %s", resident[len(resident)/2], resident[len(resident)-1])
+}
+
+// kubelet hands one worker's folder to a real kubelet, which loads the certificates and logs in with them before it
+// ends for want of a container runtime, and then back to the agent.
+func (f *fleet) kubelet(t *testing.T) {
+	programs, err := lab.FindPrograms()
+	if err != nil {
+		t.Skip(err)
+	}
+	w := f.workers[0]
+	w.stopPolling()
+	w.kill()
+	before, err := rotation.Store{Dir: w.path("pki"), Prefix: "kubelet-client"}.Load(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := w.path("kubelet-config.yaml")
+	text := "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: true\nserverTLSBootstrap: true\n" +
+		"containerRuntimeEndpoint: unix://" + w.path("none.sock") + "\nfailSwapOn: false\nfailCgroupV1: false\nport: 0\nhealthzPort: 0\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	kubelet := exec.CommandContext(ctx, filepath.Join(programs, "kubelet"), "--kubeconfig", w.path("kubelet.conf"), "--bootstrap-kubeconfig", w.path("bootstrap.conf"),
+		"--cert-dir", w.path("pki"), "--config", config, "--hostname-override", w.name, "--root-dir", w.path("kubelet"), "--v", "4") //nolint:gosec // built for the tests
+	kubelet.Cancel = func() error { return kubelet.Process.Signal(syscall.SIGTERM) }
+	out, err := kubelet.CombinedOutput()
+	if !strings.Contains(string(out), "Loading cert/key pair from a file") || !strings.Contains(string(out), w.path("pki/kubelet-client-current.pem")) {
+		t.Errorf("the kubelet (%v) does not say that it loads the certificate:\n%s", err, out)
+	}
+	after, err := rotation.Store{Dir: w.path("pki"), Prefix: "kubelet-client"}.Load(time.Now())
+	if err != nil || !after.Leaf().Equal(before.Leaf()) && !after.Leaf().NotAfter.After(before.Leaf().NotAfter) {
+		t.Errorf("after the kubelet: %v", err)
+	}
+	w.start(t)
+	eventually(t, "the agent serves again", w.look)
+	w.poll()
+}
