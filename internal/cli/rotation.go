@@ -159,7 +159,7 @@ func (a *app) rotationRun(ctx context.Context, c *config.Node, o *rotationOption
 		return err
 	}
 	debug.SetGCPercent(agentGC)
-	agent := &rotationAgent{app: a, config: c, log: log}
+	agent := &rotationAgent{app: a, config: c, log: log, busy: make(chan struct{}, 1)}
 	if err := agent.prepare(); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type rotationAgent struct {
 	rotators []*rotation.Rotator
 	client   *rotation.Rotator // of the node's client certificate; nil: others keep it
 	server   *rotation.Rotator
+	busy     chan struct{} // a rotation has just ended
 	hooks    sync.WaitGroup
 	ctx      context.Context // of the hooks; run sets it
 }
@@ -160,6 +161,7 @@ func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
 			}
 		})
 	}
+	running.Go(func() { keepSmall(ctx, r.busy) })
 	stopSignals := r.rotateOnSignal(ctx)
 	defer stopSignals()
 	var err error
@@ -243,6 +245,10 @@ func (r *rotationAgent) selfTest(w http.ResponseWriter, _ *http.Request) {
 // switched tells the hooks of an identity, without holding up the rotation. What still runs for an older certificate
 // runs on: it reads the file, and so meets the new one.
 func (r *rotationAgent) switched(name string, p *rotation.Pair) {
+	select {
+	case r.busy <- struct{}{}:
+	default:
+	}
 	if name == config.IdentityClient {
 		for _, other := range r.rotators {
 			other.Wake() // with it they can ask

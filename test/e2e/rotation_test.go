@@ -152,9 +152,10 @@ type worker struct {
 func (f *fleet) add(t *testing.T, i int) *worker {
 	t.Helper()
 	w := &worker{
-		fleet: f, name: fmt.Sprintf("w%d", i), address: fmt.Sprintf("172.31.%d.%d", i/250, 1+i%250),
-		serving: freePort(t), metrics: freePort(t),
-	}
+		fleet: f, name: fmt.Sprintf("w%d", i), address: fmt.Sprintf("172.31.%d.%d", i/250, 1+i%250)}
+	// Addresses of its own: what is connected to 127.0.0.1 takes ports there.
+	own := fmt.Sprintf("127.%d.%d.%d", 128+os.Getpid()%100, i/250, 1+i%250)
+	w.serving, w.metrics = own+":10250", own+":10270"
 	w.dir = filepath.Join(f.dir, w.name)
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		t.Fatal(err)

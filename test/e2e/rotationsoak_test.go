@@ -141,23 +141,28 @@ func (f *fleet) follow(ctx context.Context, t *testing.T) func() []made {
 	return func() []made { <-done; return notes }
 }
 
-// memory reports what the agents take.
+// memory reports what the agents take: all, and without the pages of the program, which they share.
 func (f *fleet) memory(t *testing.T) {
 	t.Helper()
-	var resident []string
+	sizes := map[string][]int{}
 	for _, w := range f.workers {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.agent.Process.Pid))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(data)) {
-			if value, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-				resident = append(resident, strings.TrimSpace(value))
+			name, value, _ := strings.Cut(line, ":")
+			var kib int
+			if n, _ := fmt.Sscanf(value, "%d kB", &kib); n == 1 {
+				sizes[name] = append(sizes[name], kib)
 			}
 		}
 	}
-	slices.Sort(resident)
-	t.Logf("anonymous memory of an agent (inside of this test's program): median %s, most %s", resident[len(resident)/2], resident[len(resident)-1])
+	for _, name := range []string{"VmRSS", "RssAnon"} {
+		slices.Sort(sizes[name])
+		all := sizes[name]
+		t.Logf("%s of an agent (inside of this test's program): median %d KiB, most %d", name, all[len(all)/2], all[len(all)-1])
+	}
 }
 
 // kubelet hands one worker's folder to a real kubelet, which loads the certificates and logs in with them before it
