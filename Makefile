@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr soak-csr soak-rotation lint tidy man oracle clean
+.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr bench-rotation soak-csr soak-rotation lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -69,6 +69,10 @@ bench-csr: servers
 # Half an hour in which 50 workers rotate certificates of ten minutes, and a client polls each of them.
 soak-rotation: servers
 	KUBEPKI_WORKERS=50 KUBEPKI_SPAN=27m $(GO) test -timeout 60m -run 'TestRotation$$' -v ./test/e2e
+
+# What 500 agents of "rotation run" cost a machine, beside client-go's certificate manager.
+bench-rotation: servers
+	$(GO) run ./bench/rotation $(BENCHFLAGS)
 
 lint:
 	$(GO) vet ./...
