@@ -13,11 +13,6 @@ const (
 	windowEnd   = 0.9
 )
 
-// Window returns the time in which a kubelet rotates a certificate: 70 to 90 % of its life.
-func Window(cert *x509.Certificate) (start, end time.Time) {
-	return at(cert, windowStart), at(cert, windowEnd)
-}
-
 // Deadline returns the moment in the window at which a certificate is rotated here. It follows from the certificate
 // itself: evenly spread over many certificates, and the same after a restart, where a kubelet would throw its dice
 // again.

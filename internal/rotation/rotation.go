@@ -172,7 +172,11 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 		return min(r.budget.wait(why, now), r.Poll*6)
 	}
 	d := pause(r.failures, reason.refuses(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
-	r.Log.Warn("no new certificate yet", "identity", r.Name, "why", why, "reason", reason, "error", err, "again in", d.Round(time.Second))
+	level := slog.LevelWarn
+	if r.failures == 1 && !reason.refuses() {
+		level = slog.LevelInfo // as a rule the next attempt succeeds
+	}
+	r.Log.Log(ctx, level, "no new certificate yet", "identity", r.Name, "why", why, "reason", reason, "error", err, "again in", d.Round(time.Second))
 	return d
 }
 

@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -45,7 +46,7 @@ func (a Agent) ready(w http.ResponseWriter, _ *http.Request) {
 		switch {
 		case !s.Usable(now):
 			ready = false
-			fmt.Fprintf(&text, "%s: no certificate that counts: %s %s\n", s.Name, s.Why, s.Trouble)
+			fmt.Fprintf(&text, "%s: no certificate that counts: %s\n", s.Name, cmp.Or(string(s.Trouble), waits(s), string(s.Why)))
 		case s.Trouble != "":
 			fmt.Fprintf(&text, "%s: ok until %s, but no new one yet: %s\n", s.Name, s.NotAfter.UTC().Format(time.RFC3339), s.Trouble)
 		default:
@@ -56,6 +57,13 @@ func (a Agent) ready(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	_, _ = w.Write([]byte(text.String()))
+}
+
+func waits(s rotation.Status) string {
+	if s.Pending == "" {
+		return ""
+	}
+	return "request " + s.Pending + " is " + cmp.Or(string(s.State), "on its way")
 }
 
 // Certificate answers TLS handshakes with the certificate that p returns at that moment; nil: none, and the handshake

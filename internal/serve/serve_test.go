@@ -38,7 +38,8 @@ func TestAgent(t *testing.T) {
 	}{
 		"good":     {[]rotation.Status{good}, 200, "client: ok until 2026-03-01T01:00:00Z, but no new one yet: Denied"},
 		"expired":  {[]rotation.Status{good, expired}, 503, "no certificate that counts"},
-		"none yet": {[]rotation.Status{{Name: "server", Why: rotation.NoCertificate, Trouble: rotation.NoCredentials}}, 503, "server: no certificate that counts: NoCertificate NoCredentials"},
+		"none yet": {[]rotation.Status{{Name: "server", Why: rotation.NoCertificate, Trouble: rotation.NoCredentials}}, 503, "server: no certificate that counts: NoCredentials"},
+		"waits":    {[]rotation.Status{{Name: "server", Pending: "csr-x", State: rotation.Waiting}}, 503, "server: no certificate that counts: request csr-x is Pending"},
 	} {
 		h := serve.Agent{Now: func() time.Time { return now }, Statuses: func() []rotation.Status { return tc.statuses }}.Handler()
 		if code, text := get(t, h, "/readyz"); code != tc.code || !strings.Contains(text, tc.ready) {
