@@ -34,6 +34,7 @@ type signer struct {
 	authorities map[string]authorityOf   // by signer
 	requests    map[string]*requestStore // by signer
 	writer      requestWriter
+	verified    *csr.Signatures // the approver's too
 	meters      *meters
 	now         func() time.Time
 	log         *slog.Logger
@@ -113,7 +114,7 @@ func (s *signer) sign(ctx context.Context, r *certificatesv1.CertificateSigningR
 	}()
 	authority := s.authorities[r.Spec.SignerName]
 	log := s.log.With("request", r.Name, "requestor", r.Spec.Username, "signer", r.Spec.SignerName)
-	template, err := csr.Template(r, authority.limit, s.now())
+	template, err := csr.Template(r, authority.limit, s.now(), s.verified)
 	if err != nil {
 		log.Info("not signed", "reason", reasonSignerValidation, "message", err)
 		if _, err = s.writer.fail(ctx, r, reasonSignerValidation, err.Error()); err == nil {

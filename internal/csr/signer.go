@@ -26,13 +26,13 @@ const (
 // Template returns what a signer issues for an approved request, but for serial number and issuer: as
 // kube-controller-manager's signer does, subject and names of the request, usages of the object, nothing else.
 // The error says why the signer of that name may not: it belongs into a Failed condition. limit is the most that
-// the signer grants; now decides the dates.
-func Template(r *certificatesv1.CertificateSigningRequest, limit time.Duration, now time.Time) (*x509.Certificate, error) {
+// the signer grants; now decides the dates; verified, if not nil, spares what a Decider has verified already.
+func Template(r *certificatesv1.CertificateSigningRequest, limit time.Duration, now time.Time, verified *Signatures) (*x509.Certificate, error) {
 	req, perr := read(r.Spec.Request)
 	if perr != nil {
 		return nil, perr
 	}
-	if err := checkSignature(req.X509); err != nil {
+	if err := verified.verify(req); err != nil {
 		return nil, err
 	}
 	if err := CheckSigner(r.Spec.SignerName, req, r.Spec.Usages); err != nil {
