@@ -79,8 +79,8 @@ type run struct {
 	api      kubernetes.Interface
 	writer   requestWriter
 	stores   map[string]*requestStore // by signer
-	verified *csr.Signatures // by the approver, for the signer
-	world    *csr.World // the approver's
+	verified *csr.Signatures          // by the approver, for the signer
+	world    *csr.World               // the approver's
 	ready    atomic.Bool
 }
 
