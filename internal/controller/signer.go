@@ -20,8 +20,9 @@ import (
 // reasonSignerValidation is kube-controller-manager's reason of a Failed condition.
 const reasonSignerValidation = "SignerValidationFailure"
 
-// signerRetry is when an approved request is looked at again that the approver is about to sign.
-const signerRetry = 5 * time.Second
+// signerRetry is when an approved request is looked at again that the approver is about to sign, or was, before
+// somebody else approved it.
+const signerRetry = time.Second
 
 // authorityOf is a signer's authority with what it grants at most.
 type authorityOf struct {
