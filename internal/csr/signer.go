@@ -4,9 +4,11 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // The other signers of Kubernetes.
@@ -14,6 +16,29 @@ const (
 	APIServerClient = certificatesv1.KubeAPIServerClientSignerName
 	LegacyUnknown   = "kubernetes.io/legacy-unknown"
 )
+
+// builtIn are the signers that kube-controller-manager has.
+var builtIn = []string{APIServerClient, KubeletClient, KubeletServing, LegacyUnknown}
+
+// CheckSignerName wants a signer name that the API takes. A name of Kubernetes that is none of its own is a slip.
+func CheckSignerName(signer string) error {
+	domain, name, _ := strings.Cut(signer, "/")
+	switch {
+	case !isDNSName(domain) || !strings.Contains(domain, ".") || !isDNSName(name):
+		return fmt.Errorf("%q is not domain/name", signer)
+	case domain == "kubernetes.io" && !slices.Contains(builtIn, signer):
+		return fmt.Errorf("%s is none of %s", signer, strings.Join(builtIn, ", "))
+	}
+	return nil
+}
+
+// IsObjectName says whether text is "namespace/name".
+func IsObjectName(text string) bool {
+	namespace, name, _ := strings.Cut(text, "/")
+	return len(validation.IsDNS1123Label(namespace)) == 0 && isDNSName(name)
+}
+
+func isDNSName(text string) bool { return len(validation.IsDNS1123Subdomain(text)) == 0 }
 
 // The bounds of kube-controller-manager's signer.
 const (
