@@ -39,6 +39,7 @@ var noClient = []string{"k8s.io/client-go"}
 var rules = map[string]rule{
 	"pki":                 {never: offline},
 	"internal/atomicfile": {outside: []string{"golang.org/x/sys/unix"}, never: offline},
+	"internal/strictyaml": {outside: []string{"sigs.k8s.io/yaml"}, never: offline},
 	"layout":              {house: []string{"pki"}, never: offline},
 	"internal/kubeconfig": {house: []string{"pki"}, outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
 	"internal/kubeadm":    {house: []string{"pki", "layout"}, outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
@@ -70,13 +71,13 @@ var rules = map[string]rule{
 	},
 	"internal/rotation": {house: []string{"pki", "internal/atomicfile"}, never: offline},
 	"internal/csr": {
-		house:   []string{"pki"},
+		house:   []string{"pki", "internal/strictyaml"},
 		outside: []string{"k8s.io/api", "k8s.io/apimachinery", "cel.dev/cel-go", "sigs.k8s.io/yaml"},
 		never:   []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"},
 	},
 	"internal/csr/csrtest": {house: []string{"pki", "internal/csr"}, outside: []string{"k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/yaml"}},
 	"internal/config": {
-		house:   []string{"internal/csr"},
+		house:   []string{"internal/csr", "internal/strictyaml"},
 		outside: []string{"k8s.io/apimachinery", "sigs.k8s.io/yaml"},
 		never:   []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"},
 	},

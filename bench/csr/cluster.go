@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -34,9 +35,10 @@ type bench struct {
 	objects dynamic.Interface // for kinds that have no types here
 	access  *rest.Config      // of the administrator
 
-	have   int         // nodes that exist
-	rounds int         // that have been named
-	manage managerMode // how kube-controller-manager runs
+	have     int         // nodes that exist
+	rounds   int         // that have been named
+	manage   managerMode // how kube-controller-manager runs
+	managers int         // that have been started
 }
 
 // auditPolicy notes who asked for what, for the two programs that are compared only.
@@ -152,8 +154,25 @@ func (b *bench) setManager(ctx context.Context, mode managerMode) error {
 	if err == nil {
 		err = n.WaitHealthy(ctx)
 	}
+	if err == nil {
+		err = b.waitForManager(ctx)
+	}
 	b.manage = mode
 	return err
+}
+
+// waitForManager waits until kube-controller-manager works: a new one waits for the lease of the
+// old one, and then reads everything. Neither is to fall into what is measured next.
+func (b *bench) waitForManager(ctx context.Context) error {
+	b.managers++
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("manager-%d", b.managers)}}
+	if _, err := b.api.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	return until(ctx, time.Minute, "kube-controller-manager to make a service account", func(ctx context.Context) error {
+		_, err := b.api.CoreV1().ServiceAccounts(namespace.Name).Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
 }
 
 // withFlags changes a static pod's command line.

@@ -9,7 +9,8 @@
 // The nodes are objects only: Nodes, and Machines as the evidence for them. Their requests are
 // made beforehand and sent as the nodes themselves, by impersonation. The controller is a
 // process of its own with a service account, as in a cluster; a watch of this program sees
-// when a certificate is there. It needs the servers (test/kubernetes/build.sh).
+// when a certificate is there. Beside them, a stand-in that approves and signs without a look
+// shows what the machine can do at all. It needs the servers (test/kubernetes/build.sh).
 //
 // The exit code is 0 even if a target is missed, unless -check is given. With -quick the
 // numbers are small: they show that everything works, and judge nothing.

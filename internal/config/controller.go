@@ -9,15 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/strictyaml"
 )
 
 // The types of the objects that Load and LoadNode read.
@@ -124,6 +122,25 @@ func Load(data []byte) (*Controller, error) {
 	return &c, nil
 }
 
+// decode reads the one document in data, of that kind, onto the defaults in c, a pointer to a struct.
+func decode(data []byte, want string, c any) error {
+	if len(data) > maxSize {
+		return fmt.Errorf("the configuration has more than %d bytes", maxSize)
+	}
+	value, err := strictyaml.Parse("the configuration", data)
+	if err != nil {
+		return err
+	}
+	// What another version holds says less than that it is another one.
+	top, _ := value.(map[string]any)
+	version, _ := top["apiVersion"].(string)
+	kind, _ := top["kind"].(string)
+	if version != APIVersion || kind != want {
+		return fmt.Errorf("apiVersion %q, kind %q is not %s, %s", version, kind, APIVersion, want)
+	}
+	return strictyaml.Decode(value, c)
+}
+
 func orDefault[T any](list *[]T, fallback []T) {
 	if *list == nil {
 		*list = fallback
@@ -151,7 +168,7 @@ func (s *Signer) complete() error {
 		if p.MaxDuration.Duration == 0 {
 			p.MaxDuration.Duration = DefaultDuration
 		}
-		if err := checkSigner(p.Name); err != nil {
+		if err := csr.CheckSignerName(p.Name); err != nil {
 			return fmt.Errorf("signers[%d].name: %w", i, err)
 		}
 		switch {
@@ -161,7 +178,7 @@ func (s *Signer) complete() error {
 			return fmt.Errorf("signers[%d]: %s needs certFile and keyFile", i, p.Name)
 		case p.MaxDuration.Duration < 10*time.Minute:
 			return fmt.Errorf("signers[%d].maxDuration: %s is below 10m, the least that the API takes", i, p.MaxDuration.Duration)
-		case p.Trust.ConfigMap != "" && !isObjectName(p.Trust.ConfigMap):
+		case p.Trust.ConfigMap != "" && !csr.IsObjectName(p.Trust.ConfigMap):
 			return fmt.Errorf("signers[%d].trust.configMap: %q is not namespace/name", i, p.Trust.ConfigMap)
 		}
 		seen[p.Name] = true
@@ -171,31 +188,6 @@ func (s *Signer) complete() error {
 	}
 	return nil
 }
-
-// checkSigner wants a signer name that the API takes. A name of Kubernetes that is none of its own is a slip.
-func checkSigner(signer string) error {
-	domain, name, _ := strings.Cut(signer, "/")
-	switch {
-	case !isDNSName(domain) || !strings.Contains(domain, ".") || !isDNSName(name):
-		return fmt.Errorf("%q is not domain/name", signer)
-	case domain == "kubernetes.io" && !slices.Contains(builtIn, signer):
-		return fmt.Errorf("%s is none of %s", signer, strings.Join(builtIn, ", "))
-	}
-	return nil
-}
-
-// builtIn are the signers that kube-controller-manager has.
-var builtIn = []string{
-	"kubernetes.io/kube-apiserver-client", csr.KubeletClient, csr.KubeletServing, "kubernetes.io/legacy-unknown",
-}
-
-// isObjectName says whether text is "namespace/name".
-func isObjectName(text string) bool {
-	namespace, name, _ := strings.Cut(text, "/")
-	return len(validation.IsDNS1123Label(namespace)) == 0 && isDNSName(name)
-}
-
-func isDNSName(text string) bool { return len(validation.IsDNS1123Subdomain(text)) == 0 }
 
 func (c *Cleaner) validate() error {
 	for _, f := range []struct {

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubepki/kubepki/internal/csr"
 )
 
 // Node is the configuration of "kubepki rotation run": what a kubelet's flags say, and more certificates beside.
@@ -166,7 +168,7 @@ func (id *Identity) check() error {
 	if len(validation.IsDNS1123Label(id.Name)) > 0 {
 		return fmt.Errorf("name: %q is not made of lower case letters, digits and dashes", id.Name)
 	}
-	if err := checkSigner(id.Signer); err != nil {
+	if err := csr.CheckSignerName(id.Signer); err != nil {
 		return fmt.Errorf("signer: %w", err)
 	}
 	if id.CommonName == "" && len(id.DNSNames)+len(id.IPAddresses) == 0 {

@@ -134,6 +134,8 @@ func (a *approver) act(ctx context.Context, r *certificatesv1.CertificateSigning
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err), apierrors.IsInvalid(err):
 		// Somebody else was faster, or it is another object by now: the cache will tell, and if it does not, look again.
+		a.meters.overtaken.WithLabelValues(r.Spec.SignerName).Inc()
+		log.Info("somebody else was faster", "error", err)
 		return reconcile.Result{RequeueAfter: leastRetry}, nil
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("write the verdict on request %s: %w", r.Name, err)

@@ -138,9 +138,5 @@ func issue(a *pki.Authority, template *x509.Certificate, now time.Time) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	issued, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return pki.CertificatesPEM(issued), nil
+	return pki.CertificatesPEM(&x509.Certificate{Raw: der}), nil
 }

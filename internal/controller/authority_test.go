@@ -108,7 +108,7 @@ func TestIssuedCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := serving(t, "it", nil)
-	template, err := csr.Template(r, 8760*time.Hour, noon)
+	template, err := csr.Template(r, 8760*time.Hour, noon, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

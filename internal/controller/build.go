@@ -15,7 +15,10 @@ func (r *run) buildSigner() (*signer, error) {
 	if !r.config.Signer.Enabled {
 		return nil, nil
 	}
-	s := &signer{authorities: map[string]authorityOf{}, requests: r.stores, writer: r.writer, meters: r.meters, now: r.Now, log: r.Log, busy: map[types.UID]bool{}}
+	s := &signer{
+		authorities: map[string]authorityOf{}, requests: r.stores, writer: r.writer, verified: r.verified, meters: r.meters,
+		now: r.Now, log: r.Log, busy: map[types.UID]bool{},
+	}
 	c, err := ctrl.NewTyped("signer", r.mgr, queueOptions(s, signerWorkers, newFairQueue()))
 	if err != nil {
 		return nil, fmt.Errorf("signer: %w", err)

@@ -54,6 +54,10 @@ const (
 	signerWorkers   = 64
 )
 
+// rememberedSignatures is how many requests may come between a verdict and the certificate, or the next verdict,
+// without being verified again.
+const rememberedSignatures = 4096
+
 // Run works until ctx ends, which is no error.
 func Run(ctx context.Context, cfg *rest.Config, c *config.Controller, o Options) error {
 	r, err := newRun(cfg, c, o)
@@ -69,14 +73,15 @@ func Run(ctx context.Context, cfg *rest.Config, c *config.Controller, o Options)
 // run is one run of the program.
 type run struct {
 	Options
-	config *config.Controller
-	mgr    manager.Manager
-	meters *meters
-	api    kubernetes.Interface
-	writer requestWriter
-	stores map[string]*requestStore // by signer
-	world  *csr.World               // the approver's
-	ready  atomic.Bool
+	config   *config.Controller
+	mgr      manager.Manager
+	meters   *meters
+	api      kubernetes.Interface
+	writer   requestWriter
+	stores   map[string]*requestStore // by signer
+	verified *csr.Signatures          // by the approver, for the signer
+	world    *csr.World               // the approver's
+	ready    atomic.Bool
 }
 
 func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
@@ -105,7 +110,10 @@ func newRun(cfg *rest.Config, c *config.Controller, o Options) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Options: o, config: c, mgr: mgr, api: api, writer: requestWriter{api.CertificatesV1().CertificateSigningRequests()}, stores: map[string]*requestStore{}}
+	r := &run{
+		Options: o, config: c, mgr: mgr, api: api, writer: requestWriter{api.CertificatesV1().CertificateSigningRequests()},
+		stores: map[string]*requestStore{}, verified: csr.NewSignatures(rememberedSignatures),
+	}
 	if r.meters, err = newMeters(metrics.Registry, c); err != nil {
 		return nil, err
 	}
@@ -180,6 +188,7 @@ func (r *run) buildApprover(ctx context.Context, s *signer) error {
 	if err != nil {
 		return err
 	}
+	decider.Signatures = r.verified
 	r.world = csr.NewWorld(policy)
 	a := &approver{
 		decider: decider, world: r.world, requests: r.stores, writer: r.writer, signer: s, meters: r.meters,

@@ -16,6 +16,7 @@ import (
 // alert on a rate works the first time. Signers are those of the configuration: nobody else can make series.
 type meters struct {
 	decisions *prometheus.CounterVec // signer, verdict, reason, shadow
+	overtaken *prometheus.CounterVec // signer
 	pending   *prometheus.GaugeVec   // signer, reason
 	deciding  prometheus.Histogram
 	issuing   *prometheus.HistogramVec // signer
@@ -52,6 +53,7 @@ func newMeters(r prometheus.Registerer, c *config.Controller) (*meters, error) {
 	}
 	m := &meters{
 		decisions: counter("decisions_total", "Verdicts on requests, when they change.", "signer", "verdict", "reason", "shadow"),
+		overtaken: counter("overtaken_total", "Verdicts that were not written down, because somebody else had decided or changed the request.", "signer"),
 		pending:   gauge("pending", "Requests that wait, by what they wait for.", "signer", "reason"),
 		deciding: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "kubepki", Subsystem: "csr", Name: "decision_seconds", Help: "Time to a verdict without looking outside of the API.",
@@ -77,7 +79,7 @@ func newMeters(r prometheus.Registerer, c *config.Controller) (*meters, error) {
 
 func (m *meters) register(r prometheus.Registerer) error {
 	return errors.Join(
-		register(r, &m.decisions), register(r, &m.pending), register(r, &m.deciding), register(r, &m.issuing), register(r, &m.evidence),
+		register(r, &m.decisions), register(r, &m.overtaken), register(r, &m.pending), register(r, &m.deciding), register(r, &m.issuing), register(r, &m.evidence),
 		register(r, &m.signed), register(r, &m.cleaned), register(r, &m.authority), register(r, &m.reloads),
 	)
 }
@@ -100,6 +102,7 @@ func register[C prometheus.Collector](r prometheus.Registerer, collector *C) err
 func (m *meters) startAtZero(c *config.Controller) {
 	shadow := fmt.Sprint(c.Approver.Shadow)
 	for _, signer := range c.Approver.Signers {
+		m.overtaken.WithLabelValues(signer)
 		for verdict, reasons := range csr.Reasons() {
 			for _, reason := range reasons {
 				if verdict == csr.Ignore {

@@ -38,7 +38,7 @@ func TestEverySeriesIsThereFromTheStart(t *testing.T) {
 	before := series(t, registry)
 	want := []string{
 		`kubepki_csr_evidence_errors_total{source="servedCertificate"}`, `kubepki_csr_signed_total{result="failed",signer="kubernetes.io/kubelet-serving"}`,
-		`kubepki_csr_cleaned_total{reason="Superseded"}`, `kubepki_csr_decision_seconds_count`, `kubepki_csr_issue_seconds_count{signer="kubernetes.io/kubelet-serving"}`,
+		`kubepki_csr_overtaken_total{signer="kubernetes.io/kubelet-serving"}`, `kubepki_csr_cleaned_total{reason="Superseded"}`, `kubepki_csr_decision_seconds_count`, `kubepki_csr_issue_seconds_count{signer="kubernetes.io/kubelet-serving"}`,
 	}
 	for verdict, reasons := range csr.Reasons() {
 		for _, reason := range reasons {

@@ -20,8 +20,9 @@ import (
 // reasonSignerValidation is kube-controller-manager's reason of a Failed condition.
 const reasonSignerValidation = "SignerValidationFailure"
 
-// signerRetry is when an approved request is looked at again that the approver is about to sign.
-const signerRetry = 5 * time.Second
+// signerRetry is when an approved request is looked at again that the approver is about to sign, or was, before
+// somebody else approved it.
+const signerRetry = time.Second
 
 // authorityOf is a signer's authority with what it grants at most.
 type authorityOf struct {
@@ -34,6 +35,7 @@ type signer struct {
 	authorities map[string]authorityOf   // by signer
 	requests    map[string]*requestStore // by signer
 	writer      requestWriter
+	verified    *csr.Signatures // the approver's too
 	meters      *meters
 	now         func() time.Time
 	log         *slog.Logger
@@ -113,7 +115,7 @@ func (s *signer) sign(ctx context.Context, r *certificatesv1.CertificateSigningR
 	}()
 	authority := s.authorities[r.Spec.SignerName]
 	log := s.log.With("request", r.Name, "requestor", r.Spec.Username, "signer", r.Spec.SignerName)
-	template, err := csr.Template(r, authority.limit, s.now())
+	template, err := csr.Template(r, authority.limit, s.now(), s.verified)
 	if err != nil {
 		log.Info("not signed", "reason", reasonSignerValidation, "message", err)
 		if _, err = s.writer.fail(ctx, r, reasonSignerValidation, err.Error()); err == nil {

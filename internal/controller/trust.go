@@ -15,7 +15,9 @@ import (
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubepki/kubepki/internal/config"
@@ -160,37 +162,29 @@ func bundleName(signer, pem string) string {
 }
 
 func (t *trustPublisher) beta() bundleAPI {
-	api := t.api.CertificatesV1beta1().ClusterTrustBundles()
-	return bundleAPI{
-		create: func(ctx context.Context, name string, labels map[string]string, signer, pem string) error {
-			_, err := api.Create(ctx, &certificatesv1beta1.ClusterTrustBundle{
-				ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-				Spec:       certificatesv1beta1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: pem},
-			}, metav1.CreateOptions{})
-			return err
-		},
-		list: func(ctx context.Context, selector string) (names []string, err error) {
-			list, err := api.List(ctx, metav1.ListOptions{LabelSelector: selector})
-			if err != nil {
-				return nil, err
-			}
-			for i := range list.Items {
-				names = append(names, list.Items[i].Name)
-			}
-			return names, nil
-		},
-		remove: func(ctx context.Context, name string) error { return api.Delete(ctx, name, metav1.DeleteOptions{}) },
-	}
+	return bundlesBy(t.api.CertificatesV1beta1().ClusterTrustBundles(), func(m metav1.ObjectMeta, signer, pem string) *certificatesv1beta1.ClusterTrustBundle {
+		return &certificatesv1beta1.ClusterTrustBundle{ObjectMeta: m, Spec: certificatesv1beta1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: pem}}
+	})
 }
 
 func (t *trustPublisher) alpha() bundleAPI {
-	api := t.api.CertificatesV1alpha1().ClusterTrustBundles()
+	return bundlesBy(t.api.CertificatesV1alpha1().ClusterTrustBundles(), func(m metav1.ObjectMeta, signer, pem string) *certificatesv1alpha1.ClusterTrustBundle {
+		return &certificatesv1alpha1.ClusterTrustBundle{ObjectMeta: m, Spec: certificatesv1alpha1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: pem}}
+	})
+}
+
+// bundleClient is the client of one version.
+type bundleClient[Bundle, List any] interface {
+	Create(ctx context.Context, bundle *Bundle, o metav1.CreateOptions) (*Bundle, error)
+	List(ctx context.Context, o metav1.ListOptions) (List, error)
+	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
+}
+
+// bundlesBy makes the API of one version, of which bundle makes an object.
+func bundlesBy[Bundle any, List runtime.Object](api bundleClient[Bundle, List], bundle func(m metav1.ObjectMeta, signer, pem string) *Bundle) bundleAPI {
 	return bundleAPI{
 		create: func(ctx context.Context, name string, labels map[string]string, signer, pem string) error {
-			_, err := api.Create(ctx, &certificatesv1alpha1.ClusterTrustBundle{
-				ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-				Spec:       certificatesv1alpha1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: pem},
-			}, metav1.CreateOptions{})
+			_, err := api.Create(ctx, bundle(metav1.ObjectMeta{Name: name, Labels: labels}, signer, pem), metav1.CreateOptions{})
 			return err
 		},
 		list: func(ctx context.Context, selector string) (names []string, err error) {
@@ -198,10 +192,14 @@ func (t *trustPublisher) alpha() bundleAPI {
 			if err != nil {
 				return nil, err
 			}
-			for i := range list.Items {
-				names = append(names, list.Items[i].Name)
-			}
-			return names, nil
+			err = meta.EachListItem(list, func(o runtime.Object) error {
+				m, err := meta.Accessor(o)
+				if err == nil {
+					names = append(names, m.GetName())
+				}
+				return err
+			})
+			return names, err
 		},
 		remove: func(ctx context.Context, name string) error { return api.Delete(ctx, name, metav1.DeleteOptions{}) },
 	}

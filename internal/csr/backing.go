@@ -46,6 +46,9 @@ func (j *judgement) allow(rule *compiledRule, source string) {
 		}
 		if rule.literals[text] {
 			j.back(s, source, Strong, true, rule.message)
+			if !j.isCustom() { // of those the node's status says nothing
+				j.vetoByStatus(s)
+			}
 			if j.approval.reason == ReasonProven {
 				j.approval = finding{Approve, ReasonAllowedByPolicy, fmt.Sprintf("every name and address is backed, %s by rule %s", s.key, rule.name)}
 			}

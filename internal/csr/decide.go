@@ -19,6 +19,9 @@ import (
 
 // Decider applies one policy. It may be used by several goroutines.
 type Decider struct {
+	// Signatures, if set before the first decision, keeps valid ones from being verified at each.
+	Signatures *Signatures
+
 	policy Policy
 	rules  ruleSet
 }
@@ -32,7 +35,7 @@ func NewDecider(p Policy) (*Decider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Decider{p, rules}, nil
+	return &Decider{policy: p, rules: rules}, nil
 }
 
 // requester is who asks, as the API server authenticated it.
@@ -248,7 +251,7 @@ func (j *judgement) identify() {
 // parse takes the request apart, and says whether there is something to look at.
 func (j *judgement) parse(req *Request, perr *ParseError) bool {
 	if perr == nil {
-		if err := checkSignature(req.X509); err != nil {
+		if err := j.Signatures.verify(req); err != nil {
 			perr, req = malformed("%s", err), nil
 		}
 	}

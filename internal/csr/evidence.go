@@ -37,12 +37,7 @@ func (j *judgement) back(s *san, source string, trust Trust, ok bool, message st
 
 // ownMachine returns the node's Machine, if it can be trusted to be that. Otherwise it notes why not.
 func (j *judgement) ownMachine() *machine {
-	var own []*machine
-	for _, m := range j.w.byNodeRef[j.node] {
-		if j.w.inCluster(m.isClusterAPI, m.cluster) {
-			own = append(own, m)
-		}
-	}
+	own := j.w.machinesOf(j.node)
 	if len(own) == 0 {
 		return nil
 	}
@@ -59,11 +54,11 @@ func (j *judgement) ownMachine() *machine {
 		return nil
 	case n == nil:
 		return nil
-	case m.nodeUID != "" && n.uid != "" && m.nodeUID != n.uid:
+	case m.isEarlier(n):
 		j.saw(claim, m.source, Strong, false, "refers to an earlier Node of this name")
 		j.wait(ReasonMachineMissing, "%s refers to an earlier Node of the name %s", m.source, j.node)
 		return nil
-	case m.providerID != "" && n.providerID != "" && m.providerID != n.providerID:
+	case m.isElsewhere(n):
 		j.saw(claim, m.source, Strong, false, "has another providerID than the Node")
 		j.wait(ReasonProviderIDMismatch, "%s and Node %s have different providerIDs", m.source, j.node)
 		return nil
@@ -178,10 +173,14 @@ func (j *judgement) veto(s *san) (source string, vetoed bool) {
 // isControlPlane goes by labels that a node cannot give itself where NodeRestriction is on, by its Machine
 // and by the inventory.
 func (j *judgement) isControlPlane() bool {
-	if n := j.w.nodes[j.node]; n != nil && n.controlPlane {
+	n := j.w.nodes[j.node]
+	if n != nil && n.controlPlane {
 		return true
 	}
-	return slices.ContainsFunc(j.w.byNodeRef[j.node], func(m *machine) bool { return m.controlPlane && !m.deleting }) ||
+	its := func(m *machine) bool {
+		return m.controlPlane && !m.deleting && (n == nil || !m.isEarlier(n) && !m.isElsewhere(n))
+	}
+	return slices.ContainsFunc(j.w.machinesOf(j.node), its) ||
 		slices.ContainsFunc(j.w.inventory[j.node], func(e entry) bool { return e.ControlPlane })
 }
 
@@ -265,10 +264,8 @@ func (j *judgement) checkOthers(s *san) {
 // nothing weaker adds to it: an address that was taken from a machine must not live on in what it still serves.
 func (j *judgement) spokenFor(names bool) bool {
 	has := func(a address) bool { return names && a.isName() || !names && a.isAddress() }
-	for _, m := range j.w.byNodeRef[j.node] {
-		if j.w.inCluster(m.isClusterAPI, m.cluster) && slices.ContainsFunc(m.addresses, has) {
-			return true
-		}
+	if slices.ContainsFunc(j.w.machinesOf(j.node), func(m *machine) bool { return slices.ContainsFunc(m.addresses, has) }) {
+		return true
 	}
 	return slices.ContainsFunc(j.w.inventory[j.node], func(e entry) bool { return names && len(e.Names) > 0 || !names && len(e.Addresses) > 0 })
 }
@@ -343,7 +340,7 @@ func (j *judgement) kubeletAddress(from AddressSource) netip.AddrPort {
 		port = n.port
 	}
 	var candidates []address
-	if m := j.w.byNodeRef[j.node]; len(m) == 1 && !m[0].deleting {
+	if m := j.w.machinesOf(j.node); len(m) == 1 && !m[0].deleting {
 		candidates = append(candidates, m[0].addresses...)
 	}
 	for _, e := range j.w.inventory[j.node] {
@@ -371,46 +368,4 @@ func (w *World) KubeletAddress(node string) netip.AddrPort {
 	defer w.mu.RUnlock()
 	j := &judgement{w: w, node: node}
 	return j.kubeletAddress(AddressFromNodeStatus)
-}
-
-// fromNodeStatus looks at what the node says of itself.
-func (j *judgement) fromNodeStatus() {
-	n := j.w.nodes[j.node]
-	mode := j.policy.Evidence.NodeStatus
-	if n == nil || mode == NodeStatusIgnore {
-		return
-	}
-	for _, s := range j.sans {
-		speaks := slices.ContainsFunc(n.addresses, func(a address) bool { return s.name != "" && a.isName() || s.name == "" && a.isAddress() })
-		if !speaks {
-			continue
-		}
-		ok := s.among(n.addresses) || s.amongHostnames(n.addresses)
-		switch {
-		case mode == NodeStatusSufficient && !j.spokenFor(s.name != ""):
-			j.back(s, "Node "+n.name+" status", Weak, ok, "")
-		default:
-			j.saw(s.key, "Node "+n.name+" status", Weak, ok, "")
-		}
-		if !ok && mode == NodeStatusVeto && s.backed && !s.refused && s.name != n.name && !s.backedByEgress(j) {
-			j.wait(ReasonNodeStatusVeto, "Node %s does not report %s", n.name, s.key)
-		}
-	}
-}
-
-// amongHostnames: a host name that is an address is one, as the kubelet understands it.
-func (s *san) amongHostnames(list []address) bool {
-	return s.name == "" && slices.ContainsFunc(list, func(a address) bool {
-		parsed, err := netip.ParseAddr(a.value)
-		return a.kind == corev1.NodeHostName && err == nil && parsed.Unmap() == s.address
-	})
-}
-
-// backedByEgress: addresses that the platform moves onto a node are not in its status at once.
-func (s *san) backedByEgress(j *judgement) bool {
-	if s.name != "" {
-		return false
-	}
-	_, inRange := j.w.egressRange(j.node, s.address)
-	return inRange || slices.ContainsFunc(j.w.claims[s.key], func(c claim) bool { return c.class == claimEgress && c.node == j.node })
 }

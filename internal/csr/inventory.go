@@ -6,14 +6,19 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
-	"sigs.k8s.io/yaml"
+
+	"github.com/kubepki/kubepki/internal/strictyaml"
 )
 
-// ReadInventory reads a list of InventoryEntry in YAML, strictly. It is the content of an inventory file
+// ReadInventory reads a list of InventoryEntry in YAML, strictly; nothing is an empty list. It is the content of an inventory file
 // and of the key inventory.yaml of an inventory ConfigMap.
 func ReadInventory(data []byte) ([]InventoryEntry, error) {
+	value, err := strictyaml.Parse("the inventory", data)
+	if err != nil || value == nil {
+		return nil, err
+	}
 	var entries []InventoryEntry
-	if err := yaml.UnmarshalStrict(data, &entries); err != nil {
+	if err := strictyaml.Decode(value, &entries); err != nil {
 		return nil, fmt.Errorf("inventory: %w", err)
 	}
 	if _, err := CheckInventory(entries); err != nil {

@@ -59,7 +59,7 @@ func (w *World) addMachine(o *unstructured.Unstructured) []string {
 	touched := w.removeMachine(m.source)
 	w.machines[m.source] = m
 	if m.nodeRef != "" {
-		w.byNodeRef[m.nodeRef] = append(w.byNodeRef[m.nodeRef], m)
+		keepMachine(w.byNodeRef, m.nodeRef, m)
 		touched = append(touched, m.nodeRef)
 	}
 	if m.isClusterAPI {
@@ -76,7 +76,7 @@ func (w *World) addMachine(o *unstructured.Unstructured) []string {
 		}
 		w.claimName(m.source, a.value, c)
 		if name, err := dnsName(a.value); err == nil && !slices.Contains(w.byName[name], m) {
-			w.byName[name] = append(w.byName[name], m)
+			keepMachine(w.byName, name, m)
 			touched = append(touched, name)
 		}
 	}
@@ -102,6 +102,13 @@ func (w *World) removeMachine(source string) []string {
 	w.forget(source)
 	delete(w.machines, source)
 	return touched
+}
+
+// keepMachine keeps the Machines of a key in the order of their names: who comes first must not depend on when
+// objects came.
+func keepMachine(index map[string][]*machine, key string, m *machine) {
+	at, _ := slices.BinarySearchFunc(index[key], m, func(a, b *machine) int { return strings.Compare(a.source, b.source) })
+	index[key] = slices.Insert(index[key], at, m)
 }
 
 func dropMachine(index map[string][]*machine, key string, m *machine) []string {
@@ -172,6 +179,27 @@ func (w *World) inCluster(isClusterAPI bool, cluster string) bool {
 	}
 	name := w.discovered(func(f clusterFacts) string { return f.name })
 	return name != "" && cluster == name
+}
+
+// machinesOf returns the Machines of this cluster that refer to a node of that name, which may be another one.
+func (w *World) machinesOf(node string) []*machine {
+	var own []*machine
+	for _, m := range w.byNodeRef[node] {
+		if w.inCluster(m.isClusterAPI, m.cluster) {
+			own = append(own, m)
+		}
+	}
+	return own
+}
+
+// isEarlier says whether a Machine refers to an earlier Node of the name.
+func (m *machine) isEarlier(n *node) bool {
+	return m.nodeUID != "" && n.uid != "" && m.nodeUID != n.uid
+}
+
+// isElsewhere says whether a Machine is not the one that the Node runs on.
+func (m *machine) isElsewhere(n *node) bool {
+	return m.providerID != "" && n.providerID != "" && m.providerID != n.providerID
 }
 
 func (w *World) addEgressIP(o *unstructured.Unstructured) []string {

@@ -228,8 +228,8 @@ func (p *Policy) Validate() error {
 		return fmt.Errorf("keys.maxRSABits: %d is not between minRSABits (%d) and 16384", p.Keys.MaxRSABits, p.Keys.MinRSABits)
 	}
 	for i, signer := range p.Signers {
-		if domain, path, ok := strings.Cut(signer, "/"); !ok || !strings.Contains(domain, ".") || path == "" || strings.Contains(path, "/") {
-			return fmt.Errorf("signers[%d]: %q is not domain/name", i, signer)
+		if err := CheckSignerName(signer); err != nil {
+			return fmt.Errorf("signers[%d]: %w", i, err)
 		}
 	}
 	for i, curve := range p.Keys.Curves {
@@ -284,7 +284,7 @@ func (e *EvidencePolicy) validate() error {
 		return fmt.Errorf("evidence.dns.timeout: %s is no time at all", e.DNS.Timeout.Duration)
 	case e.DNS.Required && !e.DNS.Enabled:
 		return fmt.Errorf("evidence.dns.required: is set, but not enabled")
-	case e.InventoryConfigMap != "" && strings.Count(e.InventoryConfigMap, "/") != 1:
+	case e.InventoryConfigMap != "" && !IsObjectName(e.InventoryConfigMap):
 		return fmt.Errorf("evidence.inventoryConfigMap: %q is not namespace/name", e.InventoryConfigMap)
 	}
 	if _, err := CheckInventory(e.Inventory); err != nil {

@@ -33,6 +33,8 @@ type Request struct {
 	URIs      []string
 	// Certificate request as Go reads it, with the public key.
 	X509 *x509.CertificateRequest
+
+	source []byte // all that was read
 }
 
 // ParseError says why a request is not taken as it is: ReasonMalformed or ReasonHiddenContent.
@@ -84,7 +86,7 @@ func read(request []byte) (*Request, *ParseError) {
 	if err != nil {
 		return nil, malformed("the request is no PKCS#10 that can be read: %s", strings.TrimPrefix(err.Error(), "x509: "))
 	}
-	r := &Request{X509: parsed}
+	r := &Request{X509: parsed, source: request}
 	if perr := r.readSubject(parsed.RawSubject); perr != nil {
 		return r, perr
 	}

@@ -95,8 +95,8 @@ func (j *judgement) checkClient() {
 // checkRenewal: a node that asks for its own identity once more needs to be a node still.
 func (j *judgement) checkRenewal() {
 	j.requireNode()
-	for _, m := range j.w.byNodeRef[j.node] {
-		if m.deleting && j.w.inCluster(m.isClusterAPI, m.cluster) {
+	for _, m := range j.w.machinesOf(j.node) {
+		if m.deleting {
 			j.saw("requester:"+j.r.Spec.Username, m.source, Strong, false, "is being deleted")
 			j.wait(ReasonMachineDeleting, "%s of the node is being deleted", m.source)
 		}

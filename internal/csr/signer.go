@@ -4,9 +4,11 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // The other signers of Kubernetes.
@@ -14,6 +16,29 @@ const (
 	APIServerClient = certificatesv1.KubeAPIServerClientSignerName
 	LegacyUnknown   = "kubernetes.io/legacy-unknown"
 )
+
+// builtIn are the signers that kube-controller-manager has.
+var builtIn = []string{APIServerClient, KubeletClient, KubeletServing, LegacyUnknown}
+
+// CheckSignerName wants a signer name that the API takes. A name of Kubernetes that is none of its own is a slip.
+func CheckSignerName(signer string) error {
+	domain, name, _ := strings.Cut(signer, "/")
+	switch {
+	case !isDNSName(domain) || !strings.Contains(domain, ".") || !isDNSName(name):
+		return fmt.Errorf("%q is not domain/name", signer)
+	case domain == "kubernetes.io" && !slices.Contains(builtIn, signer):
+		return fmt.Errorf("%s is none of %s", signer, strings.Join(builtIn, ", "))
+	}
+	return nil
+}
+
+// IsObjectName says whether text is "namespace/name".
+func IsObjectName(text string) bool {
+	namespace, name, _ := strings.Cut(text, "/")
+	return len(validation.IsDNS1123Label(namespace)) == 0 && isDNSName(name)
+}
+
+func isDNSName(text string) bool { return len(validation.IsDNS1123Subdomain(text)) == 0 }
 
 // The bounds of kube-controller-manager's signer.
 const (
@@ -26,13 +51,13 @@ const (
 // Template returns what a signer issues for an approved request, but for serial number and issuer: as
 // kube-controller-manager's signer does, subject and names of the request, usages of the object, nothing else.
 // The error says why the signer of that name may not: it belongs into a Failed condition. limit is the most that
-// the signer grants; now decides the dates.
-func Template(r *certificatesv1.CertificateSigningRequest, limit time.Duration, now time.Time) (*x509.Certificate, error) {
+// the signer grants; now decides the dates; verified, if not nil, spares what a Decider has verified already.
+func Template(r *certificatesv1.CertificateSigningRequest, limit time.Duration, now time.Time, verified *Signatures) (*x509.Certificate, error) {
 	req, perr := read(r.Spec.Request)
 	if perr != nil {
 		return nil, perr
 	}
-	if err := checkSignature(req.X509); err != nil {
+	if err := verified.verify(req); err != nil {
 		return nil, err
 	}
 	if err := CheckSigner(r.Spec.SignerName, req, r.Spec.Usages); err != nil {

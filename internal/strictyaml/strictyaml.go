@@ -1,4 +1,8 @@
-package config
+// Package strictyaml reads YAML and JSON that people write, into structs with json tags: field names count letter by
+// letter, none may be unknown or there twice, and there is one document. JSON's own decoder would take fields in any
+// case, the second of two spellings over the first, and has no paths in its errors. Start with Parse, which shows the
+// plain values, and give them to Decode.
+package strictyaml
 
 import (
 	"bytes"
@@ -14,47 +18,42 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// decode reads the one document in data, of that kind, onto the defaults in c, a pointer to a struct. JSON's own decoder would take fields in any
-// case, the second of two spellings over the first, and has no paths in its errors; check does it better.
-func decode(data []byte, want string, c any) error {
-	if len(data) > maxSize {
-		return fmt.Errorf("the configuration has more than %d bytes", maxSize)
-	}
+// Parse reads the one document in data as plain values: map[string]any, []any, string, json.Number, bool; nil where it
+// holds nothing. Errors call the whole by what it is, such as "the configuration".
+func Parse(what string, data []byte) (any, error) {
 	if !utf8.Valid(data) {
-		return errors.New("the configuration is not in UTF-8")
+		return nil, fmt.Errorf("%s is not in UTF-8", what)
 	}
-	if err := oneDocument(string(data)); err != nil {
-		return err
+	if !isOneDocument(string(data)) {
+		return nil, fmt.Errorf("%s holds more than one document", what)
 	}
 	plain, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var value any
 	numbers := json.NewDecoder(bytes.NewReader(plain))
 	numbers.UseNumber()
-	if err := numbers.Decode(&value); err != nil {
-		return err
-	}
-	// What another version holds says less than that it is another one.
-	top, _ := value.(map[string]any)
-	version, _ := top["apiVersion"].(string)
-	kind, _ := top["kind"].(string)
-	if version != APIVersion || kind != want {
-		return fmt.Errorf("apiVersion %q, kind %q is not %s, %s", version, kind, APIVersion, want)
-	}
-	if err := check("", value, reflect.TypeOf(c).Elem()); err != nil {
-		return err
-	}
-	if plain, err = json.Marshal(value); err != nil {
-		return err
-	}
-	return json.Unmarshal(plain, c)
+	err = numbers.Decode(&value)
+	return value, err
 }
 
-// oneDocument refuses a second YAML document, of which a decoder would see nothing. Lines end where YAML says
-// that they do.
-func oneDocument(text string) error {
+// Decode fills what into points to with a value that Parse has returned. Fields that are not there, or null, are left as
+// they are. Errors name the field by its path.
+func Decode(value, into any) error {
+	if err := check("", value, reflect.TypeOf(into).Elem()); err != nil {
+		return err
+	}
+	plain, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(plain, into)
+}
+
+// isOneDocument says whether there is no second YAML document, of which a decoder would see nothing. Lines end where YAML
+// says that they do.
+func isOneDocument(text string) bool {
 	started, ended := false, false
 	text = strings.TrimPrefix(text, "\ufeff")
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune("\r\n\u0085\u2028\u2029", r) }) {
@@ -68,12 +67,12 @@ func oneDocument(text string) error {
 		case ends:
 			ended = started
 		case begins && started, ended && !blank:
-			return errors.New("the configuration holds more than one document")
+			return false
 		case !blank:
 			started = true
 		}
 	}
-	return nil
+	return true
 }
 
 func isMarker(line, marker string) bool {
