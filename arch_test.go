@@ -39,8 +39,9 @@ var noClient = []string{"k8s.io/client-go"}
 var rules = map[string]rule{
 	"pki":                  {never: offline},
 	"internal/atomicfile":  {outside: []string{"golang.org/x/sys/unix"}, never: offline},
+	"internal/yamledit":    {outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
 	"layout":               {house: []string{"pki"}, never: offline},
-	"internal/kubeconfig":  {house: []string{"pki"}, outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
+	"internal/kubeconfig":  {house: []string{"pki", "internal/yamledit"}, outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
 	"internal/kubeadm":     {house: []string{"pki", "layout"}, outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
 	"internal/snapshot":    {house: []string{"pki", "layout", "internal/kubeconfig"}, never: offline},
 	"internal/pkidir":      {house: []string{"pki", "layout", "internal/atomicfile"}, never: offline},
@@ -51,7 +52,7 @@ var rules = map[string]rule{
 	"internal/component":   {house: []string{"pki", "layout", "internal/kubeconfig", "internal/atomicfile"}, outside: []string{"sigs.k8s.io/yaml"}, never: offline},
 	"internal/copies":      {house: level3, never: offline},
 	"internal/recovery":    {house: append([]string{"internal/component"}, level3...), outside: []string{"sigs.k8s.io/yaml"}, never: offline},
-	"internal/kubeletcert": {house: []string{"pki", "internal/component", "internal/kubeconfig"}, never: offline},
+	"internal/kubeletcert": {house: []string{"pki", "internal/component", "internal/kubeconfig", "internal/yamledit"}, outside: []string{"sigs.k8s.io/yaml"}, never: offline},
 	"internal/etcd":        {house: []string{"pki"}, outside: []string{"go.etcd.io/etcd", "google.golang.org/grpc", "go.uber.org/zap"}, never: noClient},
 	"internal/proof": {
 		house: []string{"pki", "layout", "internal/component", "internal/etcd", "internal/kubeconfig", "internal/snapshot"},
