@@ -52,7 +52,7 @@ var rules = map[string]rule{
 	"internal/component":   {house: []string{"pki", "layout", "internal/kubeconfig", "internal/atomicfile"}, outside: []string{"sigs.k8s.io/yaml"}, never: offline},
 	"internal/copies":      {house: level3, never: offline},
 	"internal/recovery":    {house: append([]string{"internal/component"}, level3...), outside: []string{"sigs.k8s.io/yaml"}, never: offline},
-	"internal/kubeletcert": {house: []string{"pki", "internal/component", "internal/kubeconfig", "internal/yamledit"}, outside: []string{"sigs.k8s.io/yaml"}, never: offline},
+	"internal/kubeletcert": {house: []string{"pki", "internal/component", "internal/kubeconfig", "internal/yamledit"}, never: offline},
 	"internal/etcd":        {house: []string{"pki"}, outside: []string{"go.etcd.io/etcd", "google.golang.org/grpc", "go.uber.org/zap"}, never: noClient},
 	"internal/proof": {
 		house: []string{"pki", "layout", "internal/component", "internal/etcd", "internal/kubeconfig", "internal/snapshot"},

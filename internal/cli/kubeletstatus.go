@@ -67,8 +67,8 @@ type kubeletStatusRun struct {
 }
 
 func (a *app) kubeletCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "kubelet", Short: "Look at the kubelet's own certificates and how it rotates them"}
-	cmd.AddCommand(a.kubeletStatusCommand())
+	cmd := &cobra.Command{Use: "kubelet", Short: "Look at the certificates of this node's kubelet, and switch how it rotates them"}
+	cmd.AddCommand(a.kubeletStatusCommand(), a.kubeletEnableCommand(), a.kubeletDisableCommand())
 	return cmd
 }
 
@@ -156,8 +156,7 @@ func (r *kubeletStatusRun) look(ctx context.Context, n *node, name string) (*Kub
 		return nil, err
 	}
 	defer s.close()
-	checks := slices.DeleteFunc(s.checks(nil, time.Time{}), func(c proof.Check) bool { return c.Reader != component.Kubelet })
-	results, err := s.look(ctx, checks, 0)
+	results, err := s.lookAtKubelet(ctx, func(proof.Check) bool { return true })
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +172,25 @@ func (r *kubeletStatusRun) look(ctx context.Context, n *node, name string) (*Kub
 		live.RequestsError = err.Error()
 	}
 	return live, ctx.Err()
+}
+
+// lookAtKubelet proves the wanted ones of the kubelet's certificates. Nobody may know since
+// when a kubelet runs that reads its client certificate once; whether it is let in is asked
+// all the same.
+func (s *settler) lookAtKubelet(ctx context.Context, want func(proof.Check) bool) ([]proof.Result, error) {
+	checks := slices.DeleteFunc(s.checks(nil, time.Time{}), func(c proof.Check) bool { return c.Reader != component.Kubelet || !want(c) })
+	results, err := s.look(ctx, checks, 0)
+	for i := range results {
+		if results[i].Reason != proof.StartUnknown || err != nil {
+			continue
+		}
+		checks[i].Reader = proof.Nobody
+		var again []proof.Result
+		if again, err = s.look(ctx, checks[i:i+1], 0); err == nil {
+			results[i] = again[0]
+		}
+	}
+	return results, err
 }
 
 // requests lists what this node has asked for and nobody has decided.
@@ -216,7 +234,7 @@ const promptly = time.Minute
 // findings says what asks for attention in what was seen.
 func (l *KubeletLive) findings(now time.Time) []kubeletcert.Finding {
 	var found []kubeletcert.Finding
-	if l.Login != nil && l.Login.Failed() && l.Login.Reason != proof.StartUnknown {
+	if l.Login != nil && l.Login.Failed() {
 		f := kubeletcert.Finding{Reason: kubeletcert.LoginFailed, Severity: kubeletcert.Warning, Purpose: kubeletcert.Client, Message: said(l.Login), Next: "kubepki certs verify"}
 		if l.Login.Reason == proof.LoginRefused || l.Login.Reason == proof.WrongIdentity {
 			f.Severity, f.Next = kubeletcert.Critical, "kubepki recover"

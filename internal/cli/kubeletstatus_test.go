@@ -25,7 +25,6 @@ func TestWhatWasSeenOfAKubeletAsksForAttention(t *testing.T) {
 		"the login is refused":              {KubeletLive{Login: &proof.Result{Reason: proof.LoginRefused}}, "critical LoginFailed kubepki recover"},
 		"taken for somebody else":           {KubeletLive{Login: &proof.Result{Reason: proof.WrongIdentity}}, "critical LoginFailed kubepki recover"},
 		"the API server is away":            {KubeletLive{Login: &proof.Result{Reason: proof.Unreachable}}, "warning LoginFailed kubepki certs verify"},
-		"nobody knows when it started":      {KubeletLive{Login: &proof.Result{Reason: proof.StartUnknown}}, ""},
 		"the old certificate is served":     {KubeletLive{Served: &proof.Result{Reason: proof.ServesOld}}, "warning NotServed kubepki certs verify --restart auto"},
 		"the kubelet does not run":          {KubeletLive{Served: &proof.Result{Reason: proof.Unreachable}}, "warning NotServed look why"},
 		"a request that has just been made": {KubeletLive{Requests: ago(time.Second)}, ""},
