@@ -68,7 +68,7 @@ type kubeletStatusRun struct {
 
 func (a *app) kubeletCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "kubelet", Short: "Look at the certificates of this node's kubelet, and switch how it rotates them"}
-	cmd.AddCommand(a.kubeletStatusCommand(), a.kubeletEnableCommand(), a.kubeletDisableCommand())
+	cmd.AddCommand(a.kubeletStatusCommand(), a.kubeletEnableCommand(), a.kubeletDisableCommand(), a.kubeletRotateCommand())
 	return cmd
 }
 

@@ -217,7 +217,7 @@ func (j *judge) dates(c *Certificate, cert *x509.Certificate, b Bootstrap) {
 		j.add(f, "%s", text)
 	case Overdue:
 		if c.Rotates {
-			f.Reason, f.Severity, f.Next = RotationOverdue, Warning, "see what holds it up: "+nextRequests+"; journalctl -u kubelet"
+			f.Reason, f.Severity, f.Next = RotationOverdue, Warning, "see what holds it up: "+nextRequests+"; journalctl -u kubelet; or: "+nextRotate+strings.ToLower(string(c.Purpose))
 			j.add(f, "%s should have been rotated until %s and ends on %s", c.File, moment(c.RotateUntil), moment(cert.NotAfter))
 			return
 		}

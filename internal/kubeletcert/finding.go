@@ -82,6 +82,7 @@ const (
 	nextRecover         = "kubepki recover"
 	nextEnableRotation  = "kubepki kubelet enable client-rotation"
 	nextEnableBootstrap = "kubepki kubelet enable serving-bootstrap"
+	nextRotate          = "kubepki kubelet rotate-now "
 	nextRequests        = "kubepki csr list --pending"
 )
 

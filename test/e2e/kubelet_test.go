@@ -44,6 +44,8 @@ func TestKubeletRotationIsSwitched(t *testing.T) {
 		{"a denied request is named", switchDenied},
 		{"commands for every node", switchCommands},
 		{"a flag that overrides the configuration", switchOverridden},
+		{"the serving certificate is rotated now", rotateServing},
+		{"the client certificate is rotated now, by two runs with one key", rotateClient},
 		{"back to the kubelet's own certificate", switchOff},
 		{"the client's rotation off and on", switchClient},
 	})
@@ -310,6 +312,84 @@ func switchOverridden(t *testing.T, l *lab.Lab) {
 	}
 	check(t, os.Remove(extra))
 	want(t, 0, n, "kubelet", "disable", "serving-bootstrap", "--node-only")
+}
+
+// decideNamed decides about a request that kubepki has made.
+func decideNamed(t *testing.T, l *lab.Lab, prefix string, what certificates.RequestConditionType) {
+	t.Helper()
+	api := client(t, controlPlane(l)).CertificatesV1().CertificateSigningRequests()
+	eventually(t, "request "+prefix, func() error {
+		list, err := api.List(t.Context(), meta.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			r := &list.Items[i]
+			if strings.HasPrefix(r.Name, prefix) && len(r.Status.Conditions) == 0 {
+				r.Status.Conditions = []certificates.CertificateSigningRequestCondition{{Type: what, Status: core.ConditionTrue, Reason: "Test"}}
+				_, err = api.UpdateApproval(t.Context(), r.Name, r, meta.UpdateOptions{})
+				return err
+			}
+		}
+		return errors.New("there is none that waits")
+	})
+}
+
+func rotateServing(t *testing.T, l *lab.Lab) {
+	n := controlPlane(l)
+	before := servedBy(t, n)
+	p := kubepki(t, n, "kubelet", "rotate-now", "serving", "-o", "json")
+	check(t, p.Start())
+	decideNamed(t, l, "kubepki-"+n.Name+"-serving-", certificates.CertificateApproved)
+	r := p.end(t)
+	r.must(t, 0, n.Name, "kubelet rotate-now serving")
+	report := parse[cli.KubeletRotation](t, r)
+	after := servedBy(t, n)
+	if !report.Proved || report.NewSerial != kubeletcert.Serial(after) || report.OldSerial != kubeletcert.Serial(before) || report.NewSerial == report.OldSerial {
+		t.Errorf("%+v", report)
+	}
+	if !issuedByCluster(t, n) || !slices.Equal(before.DNSNames, after.DNSNames) || !slices.EqualFunc(before.IPAddresses, after.IPAddresses, net.IP.Equal) {
+		t.Errorf("serves %v %v of %s", after.DNSNames, after.IPAddresses, after.Issuer)
+	}
+	status(t, 0, n)
+	// Nobody's permission: nothing is replaced.
+	link, err := os.Readlink(n.Path(kubeletServer))
+	check(t, err)
+	p = kubepki(t, n, "kubelet", "rotate-now", "serving")
+	check(t, p.Start())
+	decideNamed(t, l, "kubepki-"+n.Name+"-serving-", certificates.CertificateDenied)
+	r = p.end(t)
+	r.must(t, 1, n.Name, "kubelet rotate-now serving")
+	r.says(t, "Denied: Test", "hint: nothing was replaced")
+	if now, err := os.Readlink(n.Path(kubeletServer)); err != nil || now != link || !servedBy(t, n).Equal(after) {
+		t.Error("something was replaced")
+	}
+}
+
+func rotateClient(t *testing.T, l *lab.Lab) {
+	n := controlPlane(l)
+	before := status(t, 0, n)
+	want(t, 0, n, "kubelet", "rotate-now", "client", "--dry-run")
+	r := want(t, 3, n, "kubelet", "rotate-now", "client", "--approval-wait", "0s") // before the controller manager approves it
+	r.says(t, "is pending: nothing was replaced, its key is kept")
+	if s := status(t, 0, n); s.Client.Serial != before.Client.Serial {
+		t.Error("something was replaced")
+	}
+	stored := nodeFile(t, n, "/etc/kubernetes/.requests/kubelet-client.key")
+	report := parse[cli.KubeletRotation](t, want(t, 0, n, "kubelet", "rotate-now", "client", "-o", "json"))
+	s := status(t, 0, n)
+	if !report.Proved || len(report.Restarts) != 1 || s.Client.Serial != report.NewSerial || s.Client.Serial == before.Client.Serial || s.Client.Target != report.File || !s.Live.Login.Proved {
+		t.Errorf("%+v\n%+v", report, s.Client)
+	}
+	if got := nodeFile(t, n, report.File); !strings.HasSuffix(got, stored) || !strings.HasPrefix(got, "-----BEGIN CERTIFICATE") {
+		t.Error("the store has not the certificate first, then the key of the first run")
+	}
+	if info, err := os.Stat(n.Path(report.File)); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := os.Stat(n.Path("/etc/kubernetes/.requests/kubelet-client.key")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the stored key: %v", err)
+	}
 }
 
 func switchOff(t *testing.T, l *lab.Lab) {
