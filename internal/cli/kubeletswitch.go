@@ -141,6 +141,12 @@ func (r *kubeletSwitchRun) run(ctx context.Context) error {
 		return err
 	}
 	defer n.tree.Close()
+	if err := n.kubeletFacts().Hazard(r.feature, r.on, r.app.Now()); err != nil {
+		return withHint(fmt.Errorf("%s: nothing was changed: %w", r.words(), err), "look at it: kubepki kubelet status")
+	}
+	if o, against := r.feature.Against(n.set.Agent, r.on); against && r.dryRun {
+		r.app.warnf("--%s=%s in %s overrides %s", o.Flag, o.Value, o.File, n.set.Agent.Config)
+	}
 	var client *kube.Client
 	if !r.nodeOnly {
 		if client, err = r.client(); err != nil {

@@ -1,11 +1,14 @@
 package kubeletcert
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/component"
 	"github.com/kubepki/kubepki/internal/yamledit"
+	"github.com/kubepki/kubepki/pki"
 )
 
 // Feature is a part of rotation that can be switched on and off in a live cluster.
@@ -62,4 +65,41 @@ func (f Feature) Against(agent component.Agent, on bool) (component.Override, bo
 		}
 	}
 	return component.Override{}, false
+}
+
+// Hazard says why a kubelet would not work any more after a feature has been switched; nil
+// when it would.
+func (f *Facts) Hazard(feature Feature, on bool, now time.Time) error {
+	switch {
+	case feature == ServingBootstrap && on:
+		if gate := f.Agent.RotateServing; gate != nil && !*gate {
+			return errors.New("the feature gate RotateKubeletServerCertificate is off: a kubelet with serverTLSBootstrap would not start")
+		}
+		for _, finding := range f.Judge(now).Findings {
+			if finding.Purpose == Client && finding.Severity == Critical {
+				return fmt.Errorf("the kubelet could not ask for a certificate: %s: %s", finding.Reason, finding.Message)
+			}
+		}
+	case feature == ClientRotation && !on:
+		return f.kubeconfig.usable(now)
+	}
+	return nil
+}
+
+// usable says why a kubelet that does not rotate cannot log in with a kubeconfig.
+func (k *kubeconfigFact) usable(now time.Time) error {
+	cert := first(k.pair.chain)
+	switch {
+	case k.err != nil:
+		return fmt.Errorf("without rotation the kubelet lives on %s: %w", k.name, k.err)
+	case k.pair.file == "": // it logs in with something else
+		return nil
+	case cert == nil:
+		return fmt.Errorf("without rotation the kubelet lives on %s, and there is no certificate in %s", k.name, k.pair.file)
+	case k.pair.private == nil || pki.CheckPair(cert, k.pair.private) != nil:
+		return fmt.Errorf("without rotation the kubelet lives on %s, which lacks the key of its certificate", k.name)
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("without rotation the kubelet lives on %s, whose certificate expired on %s", k.name, moment(cert.NotAfter))
+	}
+	return nil
 }
