@@ -68,7 +68,7 @@ type kubeletStatusRun struct {
 
 func (a *app) kubeletCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "kubelet", Short: "Look at the certificates of this node's kubelet, and switch how it rotates them"}
-	cmd.AddCommand(a.kubeletStatusCommand(), a.kubeletEnableCommand(), a.kubeletDisableCommand(), a.kubeletRotateCommand())
+	cmd.AddCommand(a.kubeletStatusCommand(), a.kubeletEnableCommand(), a.kubeletDisableCommand(), a.kubeletRotateCommand(), a.kubeletRepairCommand())
 	return cmd
 }
 
@@ -237,7 +237,7 @@ func (l *KubeletLive) findings(now time.Time) []kubeletcert.Finding {
 	if l.Login != nil && l.Login.Failed() {
 		f := kubeletcert.Finding{Reason: kubeletcert.LoginFailed, Severity: kubeletcert.Warning, Purpose: kubeletcert.Client, Message: said(l.Login), Next: "kubepki certs verify"}
 		if l.Login.Reason == proof.LoginRefused || l.Login.Reason == proof.WrongIdentity {
-			f.Severity, f.Next = kubeletcert.Critical, "kubepki recover"
+			f.Severity, f.Next = kubeletcert.Critical, "kubepki kubelet repair"
 		}
 		found = append(found, f)
 	}

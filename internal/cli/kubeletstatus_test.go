@@ -22,8 +22,8 @@ func TestWhatWasSeenOfAKubeletAsksForAttention(t *testing.T) {
 		want string // severity, reason and what to do next
 	}{
 		"all is in use":                     {KubeletLive{Login: &proof.Result{Proved: true}, Served: &proof.Result{Proved: true}}, ""},
-		"the login is refused":              {KubeletLive{Login: &proof.Result{Reason: proof.LoginRefused}}, "critical LoginFailed kubepki recover"},
-		"taken for somebody else":           {KubeletLive{Login: &proof.Result{Reason: proof.WrongIdentity}}, "critical LoginFailed kubepki recover"},
+		"the login is refused":              {KubeletLive{Login: &proof.Result{Reason: proof.LoginRefused}}, "critical LoginFailed kubepki kubelet repair"},
+		"taken for somebody else":           {KubeletLive{Login: &proof.Result{Reason: proof.WrongIdentity}}, "critical LoginFailed kubepki kubelet repair"},
 		"the API server is away":            {KubeletLive{Login: &proof.Result{Reason: proof.Unreachable}}, "warning LoginFailed kubepki certs verify"},
 		"the old certificate is served":     {KubeletLive{Served: &proof.Result{Reason: proof.ServesOld}}, "warning NotServed kubepki certs verify --restart auto"},
 		"the kubelet does not run":          {KubeletLive{Served: &proof.Result{Reason: proof.Unreachable}}, "warning NotServed look why"},

@@ -64,7 +64,7 @@ func (j *judge) readable(c *Certificate, p *pairFact, b Bootstrap) bool {
 func (j *judge) next(c *Certificate, b Bootstrap) string {
 	switch {
 	case c.Purpose == Client && c.Source == NamedFiles:
-		return "renew it where it comes from; to live on the kubelet's own store: " + nextRecover
+		return "renew it where it comes from; to live on the kubelet's own store: " + nextRepair
 	case c.Purpose == Client:
 		return j.nextClient(b)
 	case c.Source == Store:
@@ -120,7 +120,7 @@ func (j *judge) issuer(c *Certificate) {
 	switch {
 	case c.SignedBy == ClusterCA, c.SignedBy == UnknownSigner, c.SignedBy == Self && len(j.Authorities) == 0 && c.Purpose == Client:
 	case c.Purpose == Client:
-		j.add(Finding{Reason: WrongIssuer, Severity: Critical, Purpose: Client, Next: nextRecover},
+		j.add(Finding{Reason: WrongIssuer, Severity: Critical, Purpose: Client, Next: nextRepair},
 			"%s was signed by %q, which is not the CA in %s: the API server does not let it in", c.File, c.Issuer, j.AuthorityFile)
 	case c.SignedBy == Self && c.Source == Own:
 		j.add(Finding{Reason: SelfSigned, Severity: Info, Purpose: Serving, Next: nextEnableBootstrap},

@@ -79,7 +79,7 @@ type Finding struct {
 
 // Commands that findings send people to.
 const (
-	nextRecover         = "kubepki recover"
+	nextRepair          = "kubepki kubelet repair"
 	nextEnableRotation  = "kubepki kubelet enable client-rotation"
 	nextEnableBootstrap = "kubepki kubelet enable serving-bootstrap"
 	nextRotate          = "kubepki kubelet rotate-now "

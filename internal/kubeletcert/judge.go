@@ -103,7 +103,7 @@ func (j *judge) loginPlugin() bool {
 
 func (j *judge) clientCertificate(b Bootstrap) Certificate {
 	if err := j.kubeconfig.err; err != nil {
-		f := Finding{Reason: KubeconfigUnusable, Severity: Critical, Purpose: Client, Next: nextRecover}
+		f := Finding{Reason: KubeconfigUnusable, Severity: Critical, Purpose: Client, Next: nextRepair}
 		if errors.Is(err, fs.ErrNotExist) {
 			j.add(f, "%s is not there", j.kubeconfig.name)
 		} else {
@@ -153,9 +153,9 @@ func (j *judge) missingClient(b Bootstrap) {
 // nextClient is what helps a kubelet without a usable client certificate.
 func (j *judge) nextClient(b Bootstrap) string {
 	if b.State == BootstrapToken || b.State == BootstrapCertificate {
-		return "start the kubelet and approve its request: " + nextRequests + "; else: " + nextRecover
+		return "start the kubelet and approve its request: " + nextRequests + "; else: " + nextRepair
 	}
-	return nextRecover
+	return nextRepair
 }
 
 // staleKubeconfig compares kubelet.conf with the store. A kubelet that starts checks the
@@ -165,7 +165,7 @@ func (j *judge) staleKubeconfig(pair *pairFact, b Bootstrap) {
 	if pair != &j.client.pair || inConf.file == "" || inConf.file == j.client.pair.file || len(inConf.chain) == 0 {
 		return
 	}
-	f := Finding{Reason: KubeconfigStale, Severity: Info, Purpose: Client, Next: nextRecover}
+	f := Finding{Reason: KubeconfigStale, Severity: Info, Purpose: Client, Next: nextRepair}
 	if j.now.After(inConf.chain[0].NotAfter) {
 		f.Severity = Critical
 		j.add(f, "%s has a certificate of its own that expired on %s: the kubelet does not get past it at its next start; %s",
@@ -174,7 +174,7 @@ func (j *judge) staleKubeconfig(pair *pairFact, b Bootstrap) {
 	}
 	f.Next = ""
 	if !inConf.chain[0].Equal(first(pair.chain)) {
-		f.Severity, f.Next = Warning, nextRecover
+		f.Severity, f.Next = Warning, nextRepair
 	}
 	j.add(f, "%s has a certificate of its own, which ends on %s, instead of naming %s", j.kubeconfig.name, moment(inConf.chain[0].NotAfter), j.client.pair.file)
 }
@@ -241,7 +241,7 @@ func (j *judge) store(p Purpose, s *storeFact, prefix string, used bool) (usable
 	switch s.link.kind {
 	case linkDangling:
 		usable = false
-		f := Finding{Reason: Dangling, Severity: Critical, Purpose: p, Next: nextRecover}
+		f := Finding{Reason: Dangling, Severity: Critical, Purpose: p, Next: nextRepair}
 		if p == Serving {
 			f.Next = nextRequests
 		}
@@ -250,7 +250,7 @@ func (j *judge) store(p Purpose, s *storeFact, prefix string, used bool) (usable
 		}
 		j.add(f, "%s leads to %s, which is not there", current, s.link.target)
 	case linkIsFile:
-		f := Finding{Reason: NotALink, Severity: Warning, Purpose: p, Next: nextRecover}
+		f := Finding{Reason: NotALink, Severity: Warning, Purpose: p, Next: nextRepair}
 		if p == Serving {
 			f.Next = "move it away and restart the kubelet, which asks for another"
 		}

@@ -46,6 +46,7 @@ func TestKubeletRotationIsSwitched(t *testing.T) {
 		{"a flag that overrides the configuration", switchOverridden},
 		{"the serving certificate is rotated now", rotateServing},
 		{"the client certificate is rotated now, by two runs with one key", rotateClient},
+		{"the kubelet alone is repaired", repairKubelet},
 		{"back to the kubelet's own certificate", switchOff},
 		{"the client's rotation off and on", switchClient},
 	})
@@ -390,6 +391,30 @@ func rotateClient(t *testing.T, l *lab.Lab) {
 	if _, err := os.Stat(n.Path("/etc/kubernetes/.requests/kubelet-client.key")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the stored key: %v", err)
 	}
+}
+
+func repairKubelet(t *testing.T, l *lab.Lab) {
+	n := controlPlane(l)
+	before := containers(n)
+	current := n.Path("/var/lib/kubelet/pki/kubelet-client-current.pem")
+	stored, err := filepath.Glob(n.Path("/var/lib/kubelet/pki/kubelet-client-*"))
+	check(t, err)
+	for _, name := range stored {
+		check(t, os.Remove(name))
+	}
+	if s := status(t, 3, n); !found(s, kubeletcert.Missing) {
+		t.Errorf("status: %+v", s.Findings)
+	}
+	report := parse[cli.Recovery](t, want(t, 0, n, "kubelet", "repair", "-o", "json"))
+	if !report.Proved || len(report.Results) != 2 {
+		t.Errorf("%+v", report.Results)
+	}
+	if info, err := os.Lstat(current); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("%s: %v, %v", current, info, err)
+	}
+	status(t, 0, n)
+	before.undisturbed(t, n, staticPods()...)
+	want(t, 0, n, "kubelet", "repair")
 }
 
 func switchOff(t *testing.T, l *lab.Lab) {

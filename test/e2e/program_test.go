@@ -37,7 +37,7 @@ func kubepki(t *testing.T, n *lab.Node, args ...string) *process {
 	self, err := os.Executable()
 	check(t, err)
 	if slices.ContainsFunc(args, func(arg string) bool {
-		return slices.Contains([]string{"renew", "verify", "recover", "rollback", "enable", "disable", "rotate-now"}, arg)
+		return slices.Contains([]string{"renew", "verify", "recover", "rollback", "enable", "disable", "rotate-now", "repair"}, arg)
 	}) {
 		args = append(args, "--kubelet-restart-command", strings.Join([]string{self, restartKubelet, n.Root}, " "))
 	}
