@@ -68,6 +68,7 @@ type recoverRun struct {
 	bundles      string // folder to write
 	workers      []string
 	timeout      time.Duration
+	kubeletOnly  bool // this is "kubelet repair"
 }
 
 func (a *app) recoverCommand() *cobra.Command {
@@ -166,7 +167,7 @@ func (r *recoverRun) run(ctx context.Context) error {
 func (r *recoverRun) options() (recovery.Options, error) {
 	o := recovery.Options{
 		NodeName: strings.ToLower(r.settings.nodeName), IfDue: r.ifDue, Validity: r.validity, ClockIsRight: r.clockIsRight,
-		Answers: r.csrDir, Booted: r.app.booted(),
+		Answers: r.csrDir, Booted: r.app.booted(), KubeletOnly: r.kubeletOnly,
 	}
 	config, err := r.settings.load()
 	if err != nil {
@@ -205,7 +206,7 @@ func (r *recoverRun) carryOut(ctx context.Context, t *tree, look *recovery.Node,
 	reason := r.settings.cmd.CommandPath()
 	if len(plan.Requested()) > 0 && r.csrDir == "" {
 		return withHint(errors.Join(r.finish(done), errors.New("the key of a CA is not on this node: its certificates have to be requested")),
-			"say where to put the requests: kubepki recover --csr-dir DIR")
+			"say where to put the requests: "+reason+" --csr-dir DIR")
 	}
 	backup, err := plan.CarryOut(ctx, t, r.app.FS, reason)
 	if err != nil {
@@ -223,6 +224,9 @@ func (r *recoverRun) carryOut(ctx context.Context, t *tree, look *recovery.Node,
 			r.app.notef("the files are done; %s, so nothing was started", n.why)
 		}
 		return errors.Join(r.helpWorkers(ctx, look, nil, done), r.finish(done))
+	}
+	if r.kubeletOnly {
+		return r.bringUpKubelet(ctx, n, plan, done)
 	}
 	return r.bringUp(ctx, n, look, plan, done)
 }
@@ -242,7 +246,7 @@ func (r *recoverRun) request(ctx context.Context, t *tree, plan *recovery.Plan, 
 		return err
 	}
 	return &attentionError{withHint(fmt.Errorf("signing requests for %d certificates are in %s", len(plan.Requested()), r.csrDir),
-		fmt.Sprintf("have them signed, put the certificates beside them as NAME.crt (kubepki certs sign does), then: kubepki recover --csr-dir %s", r.csrDir))}
+		fmt.Sprintf("have them signed, put the certificates beside them as NAME.crt (kubepki certs sign does), then: %s --csr-dir %s", r.settings.cmd.CommandPath(), r.csrDir))}
 }
 
 // finish prints the structured form; the text has been printed on the way.

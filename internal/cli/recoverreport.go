@@ -17,6 +17,10 @@ func (r *recoverRun) printPlan(plan *recovery.Plan) {
 	if len(plan.Refusals) > 0 {
 		return
 	}
+	if plan.Nothing() && r.kubeletOnly {
+		fmt.Fprintln(out, "Nothing to repair: the kubelet's files are as they should be.")
+		return
+	}
 	if plan.Nothing() {
 		fmt.Fprintln(out, "Nothing to repair: every file of this node is as it should be.")
 		return

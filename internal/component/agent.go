@@ -18,6 +18,9 @@ type Agent struct {
 
 	Config     string // file of the KubeletConfiguration
 	Kubeconfig string // file with which it talks to the API server
+	// BootstrapKubeconfig is the file with which it asks for its first client certificate, and
+	// again when that has expired; it may not exist.
+	BootstrapKubeconfig string
 
 	Manifests          string        // folder of static pods
 	FileCheckFrequency time.Duration // how often it looks there; the kubelet's default is 20 s
@@ -36,7 +39,25 @@ type Agent struct {
 	ServerTLSBootstrap bool   // asks the cluster for its serving certificate
 	// ReloadServing is the gate ReloadKubeletServerCertificateFile: TLSCertFile is watched.
 	ReloadServing *bool
+	// RotateServing is the gate RotateKubeletServerCertificate, without which no kubelet
+	// starts that has ServerTLSBootstrap. It is on in every version since v1.12.
+	RotateServing *bool
+	// Overrides are the flags that stand in the place of fields about its certificates. The
+	// fields above have the values that count.
+	Overrides []Override
 }
+
+// Override is a flag of the kubelet in the place of a field of its configuration.
+type Override struct {
+	Field      string `json:"field"`      // such as "serverTLSBootstrap"
+	Configured string `json:"configured"` // what the configuration says: "true", "false", or a path; empty: nothing
+	Flag       string `json:"flag"`       // without dashes
+	Value      string `json:"value"`
+	File       string `json:"file"` // where the flag stands
+}
+
+// Differs says whether the flag changes what the configuration says.
+func (o Override) Differs() bool { return o.Value != o.Configured }
 
 // Where the kubelet keeps things unless told otherwise.
 const (
@@ -45,16 +66,27 @@ const (
 	defaultHealthzPort        = 10248
 )
 
+// Gates of the kubelet that are about its certificates.
+const (
+	gateReload = "ReloadKubeletServerCertificateFile"
+	gateRotate = "RotateKubeletServerCertificate"
+)
+
+// extraFlagFiles are where people put KUBELET_EXTRA_ARGS, in the packages for Debian and for
+// Red Hat. The unit of kubeadm's packages puts them last on the command line, so they win.
+func extraFlagFiles() []string { return []string{"/etc/default/kubelet", "/etc/sysconfig/kubelet"} }
+
 // ClientCertificate is where a rotating kubelet keeps its client certificate and key.
 func (a Agent) ClientCertificate() string { return path.Join(a.CertDir, "kubelet-client-current.pem") }
 
-// ServingCertificate is the file with the certificate that the kubelet serves.
+// ServingCertificate is the file with the certificate that the kubelet serves. One that asks
+// the cluster for it serves TLSCertFile at most until it has an answer.
 func (a Agent) ServingCertificate() string {
 	switch {
-	case a.TLSCertFile != "":
-		return a.TLSCertFile
 	case a.ServerTLSBootstrap:
 		return path.Join(a.CertDir, "kubelet-server-current.pem")
+	case a.TLSCertFile != "":
+		return a.TLSCertFile
 	}
 	return path.Join(a.CertDir, "kubelet.crt")
 }
@@ -85,8 +117,8 @@ type kubeletConfiguration struct {
 func readAgent(files Files, paths Paths) (Agent, []Problem) {
 	a := Agent{
 		Config:     withDefault(paths.KubeletConfig, DefaultKubeletConfig),
-		Kubeconfig: withDefault(paths.Kubeconfig, DefaultKubeletConf),
-		CertDir:    DefaultCertDir, Address: "0.0.0.0", Port: kubeletPort, HealthzPort: defaultHealthzPort,
+		Kubeconfig: withDefault(paths.Kubeconfig, DefaultKubeletConf), BootstrapKubeconfig: DefaultBootstrapConf,
+		CertDir: DefaultCertDir, Address: "0.0.0.0", Port: kubeletPort, HealthzPort: defaultHealthzPort,
 		FileCheckFrequency: DefaultFileCheckFrequency,
 	}
 	var problems []Problem
@@ -98,13 +130,14 @@ func readAgent(files Files, paths Paths) (Agent, []Problem) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		problems = append(problems, Problem{a.Config, fmt.Errorf("read the kubelet's configuration %s: %w", a.Config, err)})
 	}
-	flagFile := withDefault(paths.KubeletFlags, DefaultKubeletFlags)
-	data, err = files.ReadFile(flagFile)
-	if err == nil {
-		err = a.override(parseEnvironment(data))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		problems = append(problems, Problem{flagFile, fmt.Errorf("read the kubelet's flags %s: %w", flagFile, err)})
+	for _, file := range append([]string{withDefault(paths.KubeletFlags, DefaultKubeletFlags)}, extraFlagFiles()...) {
+		data, err := files.ReadFile(file)
+		if err == nil {
+			err = a.override(file, parseEnvironment(data))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			problems = append(problems, Problem{file, fmt.Errorf("read the kubelet's flags %s: %w", file, err)})
+		}
 	}
 	if _, err := files.ReadFile(a.Kubeconfig); err == nil {
 		a.Present = true
@@ -139,8 +172,11 @@ func (a *Agent) configure(data []byte) error {
 	if c.HealthzPort != nil {
 		a.HealthzPort = *c.HealthzPort
 	}
-	if gate, set := c.FeatureGates["ReloadKubeletServerCertificateFile"]; set {
+	if gate, set := c.FeatureGates[gateReload]; set {
 		a.ReloadServing = &gate
+	}
+	if gate, set := c.FeatureGates[gateRotate]; set {
+		a.RotateServing = &gate
 	}
 	if c.FileCheckFrequency != "" {
 		d, err := time.ParseDuration(c.FileCheckFrequency)
@@ -154,12 +190,12 @@ func (a *Agent) configure(data []byte) error {
 	return nil
 }
 
-func (a *Agent) override(flags Flags) error {
+// override applies the flags of a file.
+func (a *Agent) override(file string, flags Flags) error {
 	for flag, target := range map[string]*string{
 		"pod-manifest-path": &a.Manifests, "container-runtime-endpoint": &a.RuntimeEndpoint,
 		"cert-dir": &a.CertDir, "hostname-override": &a.NodeName, "address": &a.Address,
-		"tls-cert-file": &a.TLSCertFile, "tls-private-key-file": &a.TLSKeyFile, "client-ca-file": &a.ClientCAFile,
-		"kubeconfig": &a.Kubeconfig,
+		"client-ca-file": &a.ClientCAFile, "kubeconfig": &a.Kubeconfig, "bootstrap-kubeconfig": &a.BootstrapKubeconfig,
 	} {
 		if value := flags.Get(flag); value != "" {
 			*target = value
@@ -172,11 +208,71 @@ func (a *Agent) override(flags Flags) error {
 		}
 		a.Port = port
 	}
+	return a.overrideCertificates(file, flags)
+}
+
+// overrideCertificates applies the flags about the kubelet's certificates, and notes each.
+func (a *Agent) overrideCertificates(file string, flags Flags) error {
+	note := func(field, configured, flag, value string) {
+		a.Overrides = append(a.Overrides, Override{field, configured, flag, value, file})
+	}
+	for _, path := range []struct {
+		field, flag string
+		target      *string
+	}{
+		{"tlsCertFile", "tls-cert-file", &a.TLSCertFile},
+		{"tlsPrivateKeyFile", "tls-private-key-file", &a.TLSKeyFile},
+	} {
+		if value := flags.Get(path.flag); value != "" {
+			note(path.field, *path.target, path.flag, value)
+			*path.target = value
+		}
+	}
+	for _, toggle := range []struct {
+		field, flag string
+		target      *bool
+	}{
+		{"rotateCertificates", "rotate-certificates", &a.RotateCertificates},
+		{"serverTLSBootstrap", "rotate-server-certificates", &a.ServerTLSBootstrap},
+	} {
+		text := flags.Get(toggle.flag)
+		if text == "" {
+			continue
+		}
+		value, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("--%s %q: neither true nor false", toggle.flag, text)
+		}
+		note(toggle.field, strconv.FormatBool(*toggle.target), toggle.flag, strconv.FormatBool(value))
+		*toggle.target = value
+	}
+	return a.overrideGates(file, flags.Get("feature-gates"))
+}
+
+// overrideGates reads --feature-gates, as "A=true,B=false".
+func (a *Agent) overrideGates(file, text string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		name, word, _ := strings.Cut(strings.TrimSpace(part), "=")
+		target := map[string]**bool{gateReload: &a.ReloadServing, gateRotate: &a.RotateServing}[name]
+		if target == nil {
+			continue
+		}
+		value, err := strconv.ParseBool(word)
+		if err != nil {
+			return fmt.Errorf("--feature-gates %s=%q: neither true nor false", name, word)
+		}
+		configured := ""
+		if *target != nil {
+			configured = strconv.FormatBool(**target)
+		}
+		a.Overrides = append(a.Overrides, Override{"featureGates." + name, configured, "feature-gates", strconv.FormatBool(value), file})
+		*target = &value
+	}
 	return nil
 }
 
-// parseEnvironment takes the flags out of KUBELET_KUBEADM_ARGS="--flag=value …", the one
-// variable of kubeadm-flags.env. systemd reads the file, no shell does.
+// parseEnvironment takes the flags out of variables such as KUBELET_KUBEADM_ARGS="--flag=value …".
+// systemd reads the file, no shell does.
 func parseEnvironment(data []byte) Flags {
 	var words []string
 	for line := range strings.Lines(string(data)) {

@@ -142,6 +142,7 @@ const (
 	DefaultKubeletConfig = "/var/lib/kubelet/config.yaml"
 	DefaultKubeletFlags  = "/var/lib/kubelet/kubeadm-flags.env"
 	DefaultKubeletConf   = "/etc/kubernetes/kubelet.conf"
+	DefaultBootstrapConf = "/etc/kubernetes/bootstrap-kubelet.conf"
 )
 
 // Problem is a file that could not be understood. What it starts is unknown, so nothing

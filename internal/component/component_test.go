@@ -235,6 +235,8 @@ func TestWhatCannotBeUnderstoodIsAProblem(t *testing.T) {
 		"the kubelet's file broken": {"/var/lib/kubelet/config.yaml", "[", "config.yaml"},
 		"a strange interval":        {"/var/lib/kubelet/config.yaml", "fileCheckFrequency: soon\n", "fileCheckFrequency"},
 		"a strange port":            {"/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=--port=x\n", "--port"},
+		"a strange switch":          {"/etc/default/kubelet", "KUBELET_EXTRA_ARGS=--rotate-certificates=perhaps\n", "--rotate-certificates"},
+		"a strange gate":            {"/etc/sysconfig/kubelet", "KUBELET_EXTRA_ARGS=--feature-gates=RotateKubeletServerCertificate=x\n", "--feature-gates"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -269,6 +271,40 @@ func TestProbesAndAgent(t *testing.T) {
 	}
 	if nothing := component.Discover(machine{}, component.Paths{}); len(nothing.Components) > 0 || len(nothing.Problems) > 0 {
 		t.Errorf("an empty machine: %+v", nothing)
+	}
+}
+
+func TestFlagsAboutCertificatesOverrideTheConfiguration(t *testing.T) {
+	m := controlPlane()
+	m["/var/lib/kubelet/config.yaml"] = "rotateCertificates: true\nserverTLSBootstrap: true\nfeatureGates: {RotateKubeletServerCertificate: true}\n"
+	m["/var/lib/kubelet/kubeadm-flags.env"] = `KUBELET_KUBEADM_ARGS="--rotate-certificates --feature-gates=Other=true,RotateKubeletServerCertificate=false"` + "\n"
+	m["/etc/default/kubelet"] = "# extra\nKUBELET_EXTRA_ARGS=--rotate-server-certificates=false --tls-cert-file=/etc/k.crt --tls-private-key-file=/etc/k.key --bootstrap-kubeconfig=/etc/boot\n"
+	set := component.Discover(m, component.Paths{})
+	a := set.Agent
+	if !a.RotateCertificates || a.ServerTLSBootstrap || a.RotateServing == nil || *a.RotateServing || a.TLSCertFile != "/etc/k.crt" ||
+		a.TLSKeyFile != "/etc/k.key" || a.BootstrapKubeconfig != "/etc/boot" || a.ServingCertificate() != "/etc/k.crt" || len(set.Problems) > 0 {
+		t.Errorf("%+v, %v", a, set.Problems)
+	}
+	var got []string
+	for _, o := range a.Overrides {
+		got = append(got, fmt.Sprintf("%s %s=%s %v %s", o.Field, o.Configured, o.Value, o.Differs(), path.Base(o.File)))
+	}
+	want := []string{
+		"rotateCertificates true=true false kubeadm-flags.env", "featureGates.RotateKubeletServerCertificate true=false true kubeadm-flags.env",
+		"tlsCertFile =/etc/k.crt true kubelet", "tlsPrivateKeyFile =/etc/k.key true kubelet", "serverTLSBootstrap true=false true kubelet",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// A kubelet that asks the cluster serves other files only until it has an answer.
+func TestTheClustersCertificateGoesBeforeOneFromFiles(t *testing.T) {
+	m := controlPlane()
+	m["/var/lib/kubelet/config.yaml"] = "serverTLSBootstrap: true\ntlsCertFile: /etc/k.crt\ntlsPrivateKeyFile: /etc/k.key\n"
+	a := component.Discover(m, component.Paths{}).Agent
+	if got := a.ServingCertificate(); got != "/var/lib/kubelet/pki/kubelet-server-current.pem" {
+		t.Errorf("serves %s", got)
 	}
 }
 

@@ -106,7 +106,7 @@ func (u use) kubeletReload(agent Agent) Reload {
 	switch {
 	case u.flag == "kubeconfig" && !agent.RotateCertificates:
 		return Reload{How: Restart}
-	case u.flag == "tlsCertFile" && agent.ServerTLSBootstrap && agent.TLSCertFile == "":
+	case u.flag == "tlsCertFile" && agent.ServerTLSBootstrap:
 		return Reload{How: Rotate}
 	case u.flag == "tlsCertFile" && (agent.ReloadServing == nil || !*agent.ReloadServing):
 		return Reload{How: Restart}

@@ -1,13 +1,14 @@
 package kubeconfig
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kubepki/kubepki/internal/yamledit"
 )
 
 // SetClientCertificate embeds a certificate, with its chain if it has one, and its private
@@ -103,21 +104,16 @@ func (f *File) with(list string, index int, inner, field, value string) (*File, 
 	if err != nil {
 		return nil, err
 	}
-	if old := child(target, field); old != nil && old.ShortTag() == "!!str" && old.Value == value {
+	document, err := f.document.Set(key, target, field, yamledit.Text(value))
+	switch {
+	case err != nil:
+		return nil, err
+	case document == f.document:
 		return f, nil
 	}
-	change, err := planChange(f.text(), key, target, field, value)
-	if err != nil {
-		return nil, err
-	}
-	data := bytes.Clone(f.data[:len(f.data)-len(f.text())]) // the byte order mark
-	data = append(data, change.apply(f.text())...)
-	next, err := Parse(data)
+	next, err := Parse(document.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("line %d: the way it is written is not supported (the result would be broken: %w)", target.Line, err)
-	}
-	if !sameBut(f.root, next.root, target, field, value) {
-		return nil, fmt.Errorf("line %d: the way it is written is not supported (more than the value would change)", target.Line)
 	}
 	return next, nil
 }
@@ -125,98 +121,28 @@ func (f *File) with(list string, index int, inner, field, value string) (*File, 
 // locate finds the mapping (or null) <list>[index].<inner> and its key, on a way that
 // shares no node with other parts of the document.
 func (f *File) locate(list string, index int, inner string) (key, target *yaml.Node, err error) {
-	items := child(f.root, list)
+	items := yamledit.Child(f.root, list)
 	if items == nil {
 		return nil, nil, fmt.Errorf("line %d: %s comes from a merge key", f.root.Line, list)
 	}
 	for _, n := range []*yaml.Node{f.root, items} {
-		if err := checkIsolated(n); err != nil {
+		if err := yamledit.CheckIsolated(n); err != nil {
 			return nil, nil, err
 		}
 	}
 	entry := items.Content[index]
-	if err := checkIsolated(entry); err != nil {
+	if err := yamledit.CheckIsolated(entry); err != nil {
 		return nil, nil, err
 	}
-	target = child(entry, inner)
+	target = yamledit.Child(entry, inner)
 	if target == nil {
 		return nil, nil, fmt.Errorf("line %d: the entry has no %s", entry.Line, inner)
 	}
-	if err := checkIsolated(target); err != nil {
+	if err := yamledit.CheckIsolated(target); err != nil {
 		return nil, nil, err
 	}
-	if target.Kind != yaml.MappingNode && !isNull(target) {
+	if target.Kind != yaml.MappingNode && !yamledit.IsNull(target) {
 		return nil, nil, fmt.Errorf("line %d: %s is not a mapping", target.Line, inner)
 	}
 	return entry.Content[slices.Index(entry.Content, target)-1], target, nil
-}
-
-// checkIsolated refuses nodes whose meaning depends on another place in the document, or
-// the other way round.
-func checkIsolated(n *yaml.Node) error {
-	refuse := func(n *yaml.Node, what string) error {
-		return fmt.Errorf("line %d: there is %s, which is not supported for changes", n.Line, what)
-	}
-	switch {
-	case n.Kind == yaml.AliasNode:
-		return refuse(n, "an alias")
-	case n.Anchor != "":
-		return refuse(n, "an anchor")
-	case n.Style&yaml.TaggedStyle != 0:
-		return refuse(n, "a tag")
-	case n.Kind != yaml.MappingNode:
-		return nil
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Tag == "!!merge" {
-			return refuse(n.Content[i], "a merge key")
-		}
-		if n.Content[i+1].Kind == yaml.AliasNode {
-			return refuse(n.Content[i+1], "an alias")
-		}
-	}
-	return nil
-}
-
-// child returns the value of key in the mapping m itself, or nil.
-func child(m *yaml.Node, key string) *yaml.Node {
-	if m.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(m.Content); i += 2 {
-		if m.Content[i].Value == key {
-			return m.Content[i+1]
-		}
-	}
-	return nil
-}
-
-// sameBut says whether two trees mean the same, but for the field of the mapping target (a
-// node of the first tree), which has the string value in the second.
-func sameBut(a, b, target *yaml.Node, field, value string) bool {
-	if a == target {
-		set := child(b, field)
-		if b.Kind != yaml.MappingNode || b.Tag != "!!map" || b.Anchor != "" || set == nil ||
-			set.Kind != yaml.ScalarNode || set.Tag != "!!str" || set.Anchor != "" || set.Value != value {
-			return false
-		}
-		return slices.EqualFunc(without(a, field), without(b, field), func(x, y *yaml.Node) bool {
-			return sameBut(x, y, nil, "", "")
-		})
-	}
-	// Aliases are equal when their names are: the anchors are compared where they stand.
-	return a.Kind == b.Kind && a.Tag == b.Tag && a.Value == b.Value && a.Anchor == b.Anchor &&
-		slices.EqualFunc(a.Content, b.Content, func(x, y *yaml.Node) bool {
-			return sameBut(x, y, target, field, value)
-		})
-}
-
-// without returns the keys and values of the mapping m but for one field.
-func without(m *yaml.Node, field string) []*yaml.Node {
-	for i := 0; i+1 < len(m.Content); i += 2 {
-		if m.Content[i].Value == field {
-			return slices.Concat(m.Content[:i], m.Content[i+2:])
-		}
-	}
-	return m.Content
 }

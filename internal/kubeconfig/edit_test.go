@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+const byteOrderMark = "\xef\xbb\xbf"
+
 // user makes a kubeconfig around the lines of one user's mapping.
 func user(lines string) string {
 	return "# before\nusers:\n- name: u\n  user:\n" + lines + "- name: v\n  user: {token: t} # after\n"

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kubepki/kubepki/internal/yamledit"
 )
 
 // Field names of a kubeconfig that the package reads or sets
@@ -179,7 +181,7 @@ func named(kind, name string, err error) error {
 // client-go refuses a list in which two items share a name, so this does too.
 func (r *reader) entries(top *object, list, inner string, add func(name string, o *object)) error {
 	seq := top.get(list)
-	if isNull(seq) {
+	if yamledit.IsNull(seq) {
 		return nil
 	}
 	if seq.Kind != yaml.SequenceNode {

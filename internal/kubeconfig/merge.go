@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kubepki/kubepki/internal/yamledit"
 )
 
 // NameTakenError says that a kubeconfig already uses a name for something else.
@@ -150,16 +152,18 @@ func (f *File) scalars(list string, index int, inner string) ([]field, error) {
 // withItem returns a file with one more entry at the front of a list. In front, because there
 // the YAML library knows the place to the byte. As in with, the result is parsed and compared.
 func (f *File) withItem(list string, it item) (*File, error) {
-	if err := checkIsolated(f.root); err != nil {
+	if err := yamledit.CheckIsolated(f.root); err != nil {
 		return nil, err
 	}
 	change, err := f.planItem(list, it)
 	if err != nil {
 		return nil, err
 	}
-	data := bytes.Clone(f.data[:len(f.data)-len(f.text())]) // the byte order mark
-	data = append(data, change.apply(f.text())...)
-	next, err := Parse(data)
+	document, err := f.document.With(change)
+	if err != nil {
+		return nil, fmt.Errorf("%s: the way the list is written is not supported (the result would be broken: %w)", list, err)
+	}
+	next, err := Parse(document.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("%s: the way the list is written is not supported (the result would be broken: %w)", list, err)
 	}
@@ -169,18 +173,18 @@ func (f *File) withItem(list string, it item) (*File, error) {
 	return next, nil
 }
 
-func (f *File) planItem(list string, it item) (change, error) {
-	src, items := f.text(), child(f.root, list)
+func (f *File) planItem(list string, it item) (yamledit.Change, error) {
+	src, items := f.text(), yamledit.Child(f.root, list)
 	switch {
 	case items == nil && len(f.root.Content) == 0:
 		return intoBraces(src, f.root, quoted(list)+": ["+it.flow()+"]")
 	case items == nil:
 		return newList(src, f.root, list, it)
-	case isNull(items):
-		return replaceScalar(src, items, "["+it.flow()+"]", 0)
+	case yamledit.IsNull(items):
+		return yamledit.ReplaceScalar(src, items, "["+it.flow()+"]", 0)
 	}
-	if err := checkIsolated(items); err != nil {
-		return change{}, err
+	if err := yamledit.CheckIsolated(items); err != nil {
+		return yamledit.Change{}, err
 	}
 	if items.Style&yaml.FlowStyle != 0 {
 		text := it.flow()
@@ -189,41 +193,41 @@ func (f *File) planItem(list string, it item) (change, error) {
 		}
 		return intoBraces(src, items, text)
 	}
-	at, err := offset(src, items) // the first dash
+	at, err := yamledit.Offset(src, items) // the first dash
 	if err != nil {
-		return change{}, err
+		return yamledit.Change{}, err
 	}
-	at, indent, ownLine := aboveComments(src, at)
+	at, indent, ownLine := yamledit.AboveComments(src, at)
 	if !ownLine || at >= len(src) {
-		return change{}, notFound(items)
+		return yamledit.Change{}, yamledit.NotSupported(items)
 	}
-	return change{at, at, it.block(indent, lineBreak(src)) + indent}, nil
+	return yamledit.Insert(at, it.block(indent, yamledit.LineBreak(src))+indent), nil
 }
 
 // newList adds a list that the file lacks, in front of the key that the alphabet has behind it.
-func newList(src []byte, root *yaml.Node, list string, it item) (change, error) {
-	at, err := offset(src, successor(root, list))
+func newList(src []byte, root *yaml.Node, list string, it item) (yamledit.Change, error) {
+	at, err := yamledit.Offset(src, yamledit.Successor(root, list))
 	if err != nil {
-		return change{}, err
+		return yamledit.Change{}, err
 	}
 	if root.Style&yaml.FlowStyle != 0 {
-		return change{at, at, quoted(list) + ": [" + it.flow() + "], "}, nil
+		return yamledit.Insert(at, quoted(list)+": ["+it.flow()+"], "), nil
 	}
-	at, indent, ownLine := aboveComments(src, at)
+	at, indent, ownLine := yamledit.AboveComments(src, at)
 	if !ownLine {
-		return change{}, notFound(root)
+		return yamledit.Change{}, yamledit.NotSupported(root)
 	}
-	eol := lineBreak(src)
-	return change{at, at, list + ":" + eol + indent + it.block(indent, eol) + indent}, nil
+	eol := yamledit.LineBreak(src)
+	return yamledit.Insert(at, list+":"+eol+indent+it.block(indent, eol)+indent), nil
 }
 
 // intoBraces puts text behind the bracket with which a node in flow style begins.
-func intoBraces(src []byte, n *yaml.Node, text string) (change, error) {
-	at, err := offset(src, n)
+func intoBraces(src []byte, n *yaml.Node, text string) (yamledit.Change, error) {
+	at, err := yamledit.Offset(src, n)
 	if err != nil || at == len(src) || src[at] != '{' && src[at] != '[' {
-		return change{}, notFound(n)
+		return yamledit.Change{}, yamledit.NotSupported(n)
 	}
-	return change{at + 1, at + 1, text}, nil
+	return yamledit.Insert(at+1, text), nil
 }
 
 // block writes the entry as kubeadm does, without the indentation of its first line.
@@ -264,7 +268,7 @@ func readable(text string) string {
 	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return quoted(text)
 	}
-	return scalar(text, 0)
+	return yamledit.Scalar(text, 0)
 }
 
 // quoted writes any valid UTF-8 text as a JSON string, which is a YAML scalar as well.
@@ -279,28 +283,27 @@ func quoted(text string) string {
 
 // addedOnly says whether the tree b is a with one more entry in front of a list.
 func addedOnly(a, b *yaml.Node, list string, it item) bool {
-	same := func(x, y *yaml.Node) bool { return sameBut(x, y, nil, "", "") }
-	if !slices.EqualFunc(without(a, list), without(b, list), same) {
+	if !slices.EqualFunc(yamledit.Without(a, list), yamledit.Without(b, list), yamledit.Same) {
 		return false
 	}
 	var before []*yaml.Node
-	if old := child(a, list); !isNull(old) {
+	if old := yamledit.Child(a, list); !yamledit.IsNull(old) {
 		before = old.Content
 	}
-	now := child(b, list)
+	now := yamledit.Child(b, list)
 	return now != nil && now.Kind == yaml.SequenceNode && len(now.Content) > 0 &&
-		slices.EqualFunc(before, now.Content[1:], same) && it.is(now.Content[0])
+		slices.EqualFunc(before, now.Content[1:], yamledit.Same) && it.is(now.Content[0])
 }
 
 // is says whether a node of a file holds exactly this entry.
 func (it item) is(n *yaml.Node) bool {
-	name, inner := child(n, "name"), child(n, it.inner)
+	name, inner := yamledit.Child(n, "name"), yamledit.Child(n, it.inner)
 	if name == nil || inner == nil || len(n.Content) != 4 || name.Tag != "!!str" || name.Value != it.name ||
 		inner.Kind != yaml.MappingNode || len(inner.Content) != 2*len(it.fields) {
 		return false
 	}
 	return !slices.ContainsFunc(it.fields, func(f field) bool {
-		v := child(inner, f.name)
+		v := yamledit.Child(inner, f.name)
 		return v == nil || v.Kind != yaml.ScalarNode || v.Tag != f.tag || v.Value != f.value
 	})
 }

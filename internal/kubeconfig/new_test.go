@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/kubepki/kubepki/internal/yamledit"
 )
 
 func TestNew(t *testing.T) {
@@ -115,7 +117,7 @@ func FuzzNew(f *testing.F) {
 			!bytes.Equal(u.ClientKeyData, key) || u.Token != (token != "") {
 			t.Errorf("data differs in\n%s", out)
 		}
-		if got := child(child(child(file.root, "users").Content[0], "user"), "token"); token != "" && got.Value != validUTF8(token) {
+		if got := yamledit.Child(yamledit.Child(yamledit.Child(file.root, "users").Content[0], "user"), "token"); token != "" && got.Value != validUTF8(token) {
 			t.Errorf("token differs in\n%s", out)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kubepki/kubepki/internal/yamledit"
 )
 
 // Bounds on the work that aliases and merge keys can cause. A megabyte of YAML without
@@ -66,10 +68,6 @@ func follow(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-func isNull(n *yaml.Node) bool {
-	return n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
-}
-
 // object reads the fields of one mapping and keeps the first error.
 type object struct {
 	reader *reader
@@ -83,7 +81,7 @@ func (r *reader) object(n *yaml.Node) *object {
 		n = follow(n)
 	}
 	switch {
-	case isNull(n):
+	case yamledit.IsNull(n):
 	case n.Kind != yaml.MappingNode:
 		o.fail(fmt.Errorf("line %d: not a mapping", n.Line))
 	default:
@@ -105,13 +103,13 @@ func (o *object) get(field string) *yaml.Node {
 	return o.reader.field(o.node, field, 0)
 }
 
-func (o *object) has(field string) bool { return !isNull(o.get(field)) }
+func (o *object) has(field string) bool { return !yamledit.IsNull(o.get(field)) }
 
 // string reads a field that holds text; numbers and booleans count as text, as they do
 // for the YAML decoder of Kubernetes.
 func (o *object) string(field string) string {
 	n := o.get(field)
-	if isNull(n) {
+	if yamledit.IsNull(n) {
 		return ""
 	}
 	var s string
@@ -124,7 +122,7 @@ func (o *object) string(field string) string {
 
 func (o *object) bool(field string) bool {
 	n := o.get(field)
-	if isNull(n) {
+	if yamledit.IsNull(n) {
 		return false
 	}
 	var b bool

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -84,6 +85,10 @@ func runKubelet(ctx context.Context, n *Node) error {
 		return err
 	}
 	defer server.close()
+	var asking sync.WaitGroup
+	if k.config.ServerTLSBootstrap && server.serves == nil {
+		asking.Go(func() { server.requestServing(ctx) })
+	}
 	heartbeat := make(chan struct{})
 	go func() {
 		defer close(heartbeat)
@@ -94,6 +99,7 @@ func runKubelet(ctx context.Context, n *Node) error {
 	err = k.syncPods(ctx)
 	cancel(err)
 	<-heartbeat
+	asking.Wait()
 	if err == nil {
 		err = context.Cause(ctx)
 	}

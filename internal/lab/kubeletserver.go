@@ -170,10 +170,10 @@ func (s *kubeletServer) authorize(ctx context.Context, user pkix.Name) (bool, er
 // servingFiles names the files of the serving certificate.
 func (k *kubelet) servingFiles() (cert, key string) {
 	switch {
-	case k.config.TLSCertFile != "":
-		return k.config.TLSCertFile, k.config.TLSPrivateKeyFile
 	case k.config.ServerTLSBootstrap:
 		return kubeletServerFile, kubeletServerFile
+	case k.config.TLSCertFile != "":
+		return k.config.TLSCertFile, k.config.TLSPrivateKeyFile
 	}
 	return kubeletServingCert, kubeletServingKey
 }
@@ -221,7 +221,7 @@ func (k *kubelet) readPair(certFile, keyFile string) (*tls.Certificate, error) {
 func (s *kubeletServer) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.kubelet.config.ServerTLSBootstrap || s.kubelet.config.TLSCertFile != "" {
+	if !s.kubelet.config.ServerTLSBootstrap {
 		if cert, err := s.kubelet.readPair(s.kubelet.servingFiles()); err == nil {
 			s.serves = cert
 		}

@@ -235,7 +235,7 @@ func (p *planner) kubeletServing() {
 			continue
 		}
 		c, err := p.leaf(file, agentKey(agent))
-		if absent(c, err) && agent.TLSCertFile == "" {
+		if absent(c, err) && (agent.TLSCertFile == "" || agent.ServerTLSBootstrap) {
 			return
 		}
 		check := p.check(path.Base(file), file, r, c, err)
@@ -304,10 +304,10 @@ func selfMade(chain, trusted []*x509.Certificate) bool {
 // agentKey is where the private key of the kubelet's serving certificate lies.
 func agentKey(a component.Agent) string {
 	switch {
-	case a.TLSCertFile != "":
-		return a.TLSKeyFile
 	case a.ServerTLSBootstrap:
 		return a.ServingCertificate()
+	case a.TLSCertFile != "":
+		return a.TLSKeyFile
 	}
 	return path.Join(a.CertDir, "kubelet.key")
 }

@@ -258,6 +258,8 @@ func (j *judge) endpoints() []string {
 func (j *judge) kubeletServing(k *kubeletState) {
 	agent := j.Set.Agent
 	switch {
+	case agent.ServerTLSBootstrap:
+		j.rotatedServing(k)
 	case agent.TLSCertFile != "":
 		certs, err := j.snapshot.CertificatesAt(agent.TLSCertFile)
 		if err != nil {
@@ -265,8 +267,6 @@ func (j *judge) kubeletServing(k *kubeletState) {
 		} else if f := j.dates(agent.TLSCertFile, certs[0]); f.reason != "" {
 			k.serving = faultf(Custom, "tlsCertFile of the kubelet: %s; whoever made it has to renew it", f.detail)
 		}
-	case agent.ServerTLSBootstrap:
-		j.rotatedServing(k)
 	default:
 		j.ownServing(k)
 	}

@@ -103,7 +103,9 @@ func (p *Plan) Requested() []Step {
 func MakePlan(n *Node, now time.Time) *Plan {
 	p := newPlan(newJudge(n, now).assess())
 	p.refuseByState()
-	p.planEntries()
+	if !n.options.KubeletOnly {
+		p.planEntries()
+	}
 	if p.kubelet != nil {
 		p.planKubelet()
 	}
@@ -127,6 +129,10 @@ func (p *Plan) finish() {
 		copied = copied || s.Name == layout.NameAdmin || s.Name == layout.NameSuperAdmin
 	}
 	p.Steps = append(p.Steps, Step{Action: StartKubelet, Name: string(component.Kubelet)})
+	if p.options.KubeletOnly {
+		p.Steps = append(p.Steps, Step{Action: WaitFor, Name: string(component.Kubelet)})
+		return
+	}
 	for _, name := range p.components() {
 		p.Steps = append(p.Steps, Step{Action: WaitFor, Name: string(name)})
 	}
@@ -144,6 +150,10 @@ func (p *Plan) refuse(r Reason, file, format string, args ...any) {
 
 // refuseByState refuses what no step can mend.
 func (p *Plan) refuseByState() {
+	if p.options.KubeletOnly && p.kubelet == nil {
+		p.refuse(NotANode, "", "there is no kubelet here")
+		return
+	}
 	if !p.ControlPlane && p.kubelet == nil {
 		p.refuse(NotANode, "", "there are no certificates of a control plane here, and no kubelet")
 		return
@@ -155,16 +165,16 @@ func (p *Plan) refuseByState() {
 		p.Refusals = append(p.Refusals, *p.naming)
 	}
 	for _, ca := range p.authorities {
-		if ca.reason != "" {
+		if ca.reason != "" && (!p.options.KubeletOnly || ca.entry.Name == layout.NameCA) {
 			p.refuse(ca.reason, p.Cluster.CertificatePath(ca.entry), "%s", ca.detail)
 		}
 	}
 	sa, _ := layout.Find(layout.NameServiceAccount)
-	if r := p.serviceAccount.reason; r != "" && r != PublicKeyMissing {
+	if r := p.serviceAccount.reason; r != "" && r != PublicKeyMissing && !p.options.KubeletOnly {
 		p.refuse(r, p.Cluster.KeyPath(sa), "%s", p.serviceAccount.detail)
 	}
 	for _, s := range p.entries {
-		if s.reason == NotAFile {
+		if s.reason == NotAFile && !p.options.KubeletOnly {
 			p.refuse(NotAFile, s.path, "%s: move it away", s.detail)
 		}
 	}

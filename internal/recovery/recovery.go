@@ -153,6 +153,10 @@ type Options struct {
 	// Booted is when the machine was started, by the same clock; zero if not known.
 	Booted time.Time
 
+	// KubeletOnly leaves everything alone but the kubelet's files. Only what those need can
+	// be refused.
+	KubeletOnly bool
+
 	// Answers is the folder of an earlier Plan.Requests, where the CA's answers lie beside
 	// the keys: <entry>.crt and <entry>.key. Empty: there is none.
 	Answers string

@@ -36,7 +36,9 @@ func kubepki(t *testing.T, n *lab.Node, args ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	check(t, err)
-	if slices.ContainsFunc(args, func(arg string) bool { return slices.Contains([]string{"renew", "verify", "recover", "rollback"}, arg) }) {
+	if slices.ContainsFunc(args, func(arg string) bool {
+		return slices.Contains([]string{"renew", "verify", "recover", "rollback", "enable", "disable", "rotate-now", "repair"}, arg)
+	}) {
 		args = append(args, "--kubelet-restart-command", strings.Join([]string{self, restartKubelet, n.Root}, " "))
 	}
 	p := &process{Cmd: exec.CommandContext(t.Context(), self, append([]string{"--root", n.Root}, args...)...)}

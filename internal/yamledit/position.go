@@ -1,4 +1,4 @@
-package kubeconfig
+package yamledit
 
 import (
 	"bytes"
@@ -11,9 +11,9 @@ import (
 // The characters that YAML 1.1 counts as line breaks, besides CR LF as one.
 const breaks = "\n\r\u0085\u2028\u2029"
 
-// offset returns where a node begins in src. The YAML library counts lines from 1, and
+// Offset returns where a node begins in src. The YAML library counts lines from 1, and
 // columns from 1 in characters, not bytes.
-func offset(src []byte, n *yaml.Node) (int, error) {
+func Offset(src []byte, n *yaml.Node) (int, error) {
 	at := 0
 	for range n.Line - 1 {
 		_, next := lineEnd(src, at)
@@ -56,8 +56,8 @@ func lineStart(src []byte, at int) int {
 	return i + size
 }
 
-// lineBreak returns the line break that the file uses.
-func lineBreak(src []byte) string {
+// LineBreak returns the line break that the file uses.
+func LineBreak(src []byte) string {
 	if bytes.Contains(src, []byte("\r\n")) {
 		return "\r\n"
 	}

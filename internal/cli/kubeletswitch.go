@@ -1,0 +1,326 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/kube"
+	"github.com/kubepki/kubepki/internal/kubeletcert"
+	"github.com/kubepki/kubepki/internal/pkidir"
+	"github.com/kubepki/kubepki/internal/proof"
+	"github.com/kubepki/kubepki/internal/restart"
+)
+
+// kubeletSwitchSchema names the form of KubeletSwitch.
+const kubeletSwitchSchema = "kubepki.io/kubeletswitch/v1"
+
+// KubeletSwitch is what "kubelet enable" and "kubelet disable" print with -o json.
+type KubeletSwitch struct {
+	SchemaVersion string              `json:"schemaVersion"`
+	DryRun        bool                `json:"dryRun"`
+	Feature       kubeletcert.Feature `json:"feature"`
+	On            bool                `json:"on"`
+	Changes       []ConfigChange      `json:"changes"`
+	Backup        string              `json:"backup,omitempty"` // of this node's file, for kubepki rollback
+	Request       string              `json:"request,omitempty"`
+	Verification
+}
+
+// ConfigChange is one KubeletConfiguration, and how it changes.
+type ConfigChange struct {
+	Object  string `json:"object"` // "ConfigMap kube-system/kubelet-config", or a file
+	Changed bool   `json:"changed"`
+	Diff    string `json:"diff,omitempty"`
+
+	before, after []byte
+	configMap     string // its name; empty for the file
+}
+
+const kubeletSwitchLong = `Switch a part of the kubelet's certificate rotation %[1]s in a cluster that runs:
+
+  serving-bootstrap   serverTLSBootstrap: the cluster issues the certificate that the kubelet serves
+  client-rotation     rotateCertificates: the kubelet renews the certificate with which it logs in
+
+It changes the one value in the ConfigMap kube-system/kubelet-config, from which new and upgraded
+nodes get theirs (and in kubelet-config-1.x of older clusters), and in the kubelet's configuration on
+this node, where comments, order and unknown fields stay as they are; restarts the kubelet; and proves
+what came of it. %[2]s
+
+Every node takes its own run: --all-nodes prints the commands, and --node-only leaves the ConfigMap
+alone. --dry-run shows the differences and changes nothing. A second run changes nothing.`
+
+const (
+	onLong = `After serving-bootstrap it waits until the kubelet's request has been approved and the
+new certificate is served; kubepki's controller approves, or somebody does with kubepki csr review. An
+interrupted run is completed by the next one.`
+	offLong = `Without serving-bootstrap the kubelet makes a certificate for itself again.`
+)
+
+// kubeletSwitchRun is one run of "kubelet enable" or "kubelet disable".
+type kubeletSwitchRun struct {
+	app      *app
+	on       bool
+	feature  kubeletcert.Feature
+	restart  restartFlags
+	config   string // kubeconfig
+	dryRun   bool
+	allNodes bool
+	nodeOnly bool
+	approval time.Duration
+}
+
+func (a *app) kubeletEnableCommand() *cobra.Command {
+	return a.kubeletSwitchCommand("enable", "on", onLong, &kubeletSwitchRun{app: a, on: true})
+}
+
+func (a *app) kubeletDisableCommand() *cobra.Command {
+	return a.kubeletSwitchCommand("disable", "off", offLong, &kubeletSwitchRun{app: a})
+}
+
+func (a *app) kubeletSwitchCommand(verb, word, more string, run *kubeletSwitchRun) *cobra.Command {
+	var names []string
+	for _, f := range kubeletcert.Features() {
+		names = append(names, string(f))
+	}
+	cmd := &cobra.Command{
+		Use:       verb + " " + strings.Join(names, "|"),
+		Short:     "Switch the serving certificate from the cluster, or the client's rotation, " + word,
+		Long:      fmt.Sprintf(kubeletSwitchLong, word, more),
+		Example:   fmt.Sprintf("  kubepki kubelet %[1]s serving-bootstrap --dry-run\n  kubepki kubelet %[1]s serving-bootstrap\n  kubepki kubelet %[1]s serving-bootstrap --all-nodes", verb),
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: names,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			run.feature = kubeletcert.Feature(args[0])
+			return run.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&run.config, "kubeconfig", "", "kubeconfig `file` of an administrator (default: kubectl's, else admin.conf)")
+	flags.BoolVar(&run.dryRun, "dry-run", false, "show what would change, and change nothing")
+	flags.BoolVar(&run.allNodes, "all-nodes", false, "print the commands for every node of the cluster, and change nothing")
+	flags.BoolVar(&run.nodeOnly, "node-only", false, "leave the ConfigMap alone: it has been changed from another node")
+	flags.StringVar(&run.restart.mode, "restart", string(restart.Auto), "restart the kubelet: auto, never")
+	flags.StringVar(&run.restart.kubelet, "kubelet-restart-command", "", "`command` that restarts the kubelet on machines without systemd; split at spaces, no shell")
+	flags.DurationVar(&run.approval, "approval-wait", defaultApproval, "how long to wait until the kubelet's request is approved and issued")
+	_ = cmd.MarkFlagFilename("kubeconfig")
+	formats(cmd, "text", structured)
+	return cmd
+}
+
+func (r *kubeletSwitchRun) check() error {
+	switch {
+	case !slices.Contains(kubeletcert.Features(), r.feature):
+		return misuse("there is no %q: want one of %v", r.feature, kubeletcert.Features())
+	case r.restart.mode != string(restart.Auto) && r.restart.mode != string(restart.Never):
+		return misuse("--restart %q: want auto or never", r.restart.mode)
+	case r.approval < 0:
+		return misuse("--approval-wait %s: must not be negative", r.approval)
+	case r.allNodes && (r.nodeOnly || r.dryRun):
+		return misuse("--all-nodes changes nothing: it goes with neither --node-only nor --dry-run")
+	}
+	return nil
+}
+
+func (r *kubeletSwitchRun) run(ctx context.Context) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if r.allNodes {
+		return r.printCommands(ctx)
+	}
+	n, err := r.app.kubeletNode(ctx, accessFor(r.dryRun))
+	if err != nil {
+		return err
+	}
+	defer n.tree.Close()
+	if err := n.kubeletFacts().Hazard(r.feature, r.on, r.app.Now()); err != nil {
+		return withHint(fmt.Errorf("%s: nothing was changed: %w", r.words(), err), "look at it: kubepki kubelet status")
+	}
+	if o, against := r.feature.Against(n.set.Agent, r.on); against && r.dryRun {
+		r.app.warnf("--%s=%s in %s overrides %s", o.Flag, o.Value, o.File, n.set.Agent.Config)
+	}
+	var client *kube.Client
+	if !r.nodeOnly {
+		if client, err = r.client(); err != nil {
+			return err
+		}
+		defer client.Close()
+	}
+	done := &KubeletSwitch{SchemaVersion: kubeletSwitchSchema, DryRun: r.dryRun, Feature: r.feature, On: r.on}
+	done.Results = []proof.Result{}
+	if done.Changes, err = r.plan(ctx, n, client); err != nil {
+		return err
+	}
+	if r.dryRun {
+		return r.print(done)
+	}
+	if err := r.write(ctx, n, client, done); err != nil {
+		return err
+	}
+	if r.app.isText() {
+		r.printChanges(done)
+	}
+	err = r.settle(ctx, n, done)
+	if !r.app.isText() {
+		err = errors.Join(r.app.printStructured(done), err)
+	}
+	return err
+}
+
+func (r *kubeletSwitchRun) client() (*kube.Client, error) {
+	client, err := r.app.client(r.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = withHint(err, "name an administrator's with --kubeconfig FILE; where the ConfigMap has been changed from another node: --node-only")
+	}
+	return client, err
+}
+
+// plan decides how each KubeletConfiguration changes. It writes nothing.
+func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, client *kube.Client) ([]ConfigChange, error) {
+	var changes []ConfigChange
+	if client != nil {
+		limited, cancel := context.WithTimeout(ctx, apiWait)
+		defer cancel()
+		configs, err := client.KubeletConfigs(limited)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range configs {
+			changes = append(changes, ConfigChange{Object: "ConfigMap kube-system/" + c.Name, before: c.Data, configMap: c.Name})
+		}
+	}
+	file := n.set.Agent.Config
+	data, err := n.tree.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, ConfigChange{Object: file, before: data})
+	for i := range changes {
+		c := &changes[i]
+		if c.after, err = r.feature.Switch(c.before, r.on); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Object, err)
+		}
+		c.Changed = !bytes.Equal(c.before, c.after)
+		c.Diff = unifiedDiff(c.Object, c.before, c.after)
+	}
+	return changes, nil
+}
+
+// write carries the changes out: the cluster's first, so that what is interrupted between them
+// is seen on the node, where the next run looks.
+func (r *kubeletSwitchRun) write(ctx context.Context, n *node, client *kube.Client, done *KubeletSwitch) error {
+	for _, c := range done.Changes {
+		if !c.Changed {
+			continue
+		}
+		if c.configMap != "" {
+			err := client.ChangeKubeletConfig(ctx, c.configMap, func(data []byte) ([]byte, error) { return r.feature.Switch(data, r.on) })
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		backup, err := n.tree.Commit(ctx, pkidir.Commit{
+			Reason: r.words(), Changes: []pkidir.Change{{Path: c.Object, Data: c.after, Mode: 0o644}},
+		})
+		if err != nil {
+			return err
+		}
+		if backup != nil {
+			done.Backup = backup.ID
+		}
+	}
+	n.discover()
+	return nil
+}
+
+func (r *kubeletSwitchRun) words() string {
+	verb := "disable"
+	if r.on {
+		verb = "enable"
+	}
+	return "kubepki kubelet " + verb + " " + string(r.feature)
+}
+
+// print shows a plan that is not carried out.
+func (r *kubeletSwitchRun) print(done *KubeletSwitch) error {
+	if !r.app.isText() {
+		return r.app.printStructured(done)
+	}
+	nothing := true
+	for _, c := range done.Changes {
+		fmt.Fprint(r.app.Stdout, c.Diff)
+		nothing = nothing && !c.Changed
+	}
+	if nothing {
+		fmt.Fprintf(r.app.Stdout, "Nothing to change: %s is %s everywhere.\n", r.feature.Field(), onOff(r.on))
+	}
+	return nil
+}
+
+func (r *kubeletSwitchRun) printChanges(done *KubeletSwitch) {
+	for _, c := range done.Changes {
+		what := fmt.Sprintf("%s is %s already", r.feature.Field(), onOff(r.on))
+		if c.Changed {
+			what = fmt.Sprintf("%s switched %s", r.feature.Field(), onOff(r.on))
+			if c.configMap == "" && done.Backup != "" {
+				what += ", backup " + done.Backup
+			}
+		}
+		fmt.Fprintf(r.app.Stdout, "%s: %s\n", c.Object, what)
+	}
+}
+
+// printCommands tells what to run where.
+func (r *kubeletSwitchRun) printCommands(ctx context.Context) error {
+	client, err := r.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, apiWait)
+	defer cancel()
+	nodes, err := client.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	// A control plane first: it has the credentials for the ConfigMap.
+	slices.SortStableFunc(nodes, func(a, b kube.Node) int {
+		return slices.Index([]bool{true, false}, a.ControlPlane) - slices.Index([]bool{true, false}, b.ControlPlane)
+	})
+	commands := NodeCommandList{SchemaVersion: kubeletSwitchSchema, Commands: []NodeCommand{}}
+	for i, node := range nodes {
+		command := r.words()
+		if i > 0 {
+			command += " --node-only"
+		}
+		commands.Commands = append(commands.Commands, NodeCommand{node.Name, command})
+	}
+	if !r.app.isText() {
+		return r.app.printStructured(commands)
+	}
+	for _, c := range commands.Commands {
+		fmt.Fprintf(r.app.Stdout, "ssh %s %s\n", quoted(c.Node), c.Command)
+	}
+	return nil
+}
+
+// NodeCommandList is what --all-nodes prints with -o json.
+type NodeCommandList struct {
+	SchemaVersion string        `json:"schemaVersion"`
+	Commands      []NodeCommand `json:"commands"`
+}
+
+// NodeCommand is what to run on one node.
+type NodeCommand struct {
+	Node    string `json:"node"`
+	Command string `json:"command"`
+}

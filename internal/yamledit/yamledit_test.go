@@ -1,0 +1,117 @@
+package yamledit_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/kubepki/kubepki/internal/yamledit"
+)
+
+const byteOrderMark = "\xef\xbb\xbf"
+
+func TestOneFieldOfTheTopLevelChanges(t *testing.T) {
+	for name, c := range map[string]struct{ before, after string }{
+		"a value is replaced":              {"a: 1\nserverTLSBootstrap: false\nz: 1\n", "a: 1\nserverTLSBootstrap: true\nz: 1\n"},
+		"comments stay":                    {"# head\na: 1 # one\n# about it\nserverTLSBootstrap:   false # why\n# end", "# head\na: 1 # one\n# about it\nserverTLSBootstrap:   true # why\n# end"},
+		"a new field goes where it sorts":  {"kind: K\nrotateCertificates: true\nstaticPodPath: /m\n", "kind: K\nrotateCertificates: true\nserverTLSBootstrap: true\nstaticPodPath: /m\n"},
+		"above a comment of the next":      {"kind: K\n# pods\nstaticPodPath: /m\n", "kind: K\nserverTLSBootstrap: true\n# pods\nstaticPodPath: /m\n"},
+		"behind all others it goes first":  {"kind: K\nb:\n- 1\n", "serverTLSBootstrap: true\nkind: K\nb:\n- 1\n"},
+		"a word for false":                 {"serverTLSBootstrap: False\n", "serverTLSBootstrap: true\n"},
+		"null":                             {"serverTLSBootstrap: ~\nx: 1\n", "serverTLSBootstrap: true\nx: 1\n"},
+		"nothing":                          {"serverTLSBootstrap:\nx: 1\n", "serverTLSBootstrap: true\nx: 1\n"},
+		"text in quotes, which is no bool": {"serverTLSBootstrap: \"false\"\n", "serverTLSBootstrap: true\n"},
+		"line ends of Windows":             {"a: 1\r\nz: 1\r\n", "a: 1\r\nserverTLSBootstrap: true\r\nz: 1\r\n"},
+		"no line end":                      {"serverTLSBootstrap: false", "serverTLSBootstrap: true"},
+		"a byte order mark":                {byteOrderMark + "z: ü\n", byteOrderMark + "serverTLSBootstrap: true\nz: ü\n"},
+		"a document's head":                {"---\nz: 1\n", "---\nserverTLSBootstrap: true\nz: 1\n"},
+		"JSON":                             {`{"a": 1, "z": 2}`, `{"a": 1, "serverTLSBootstrap": true, "z": 2}`},
+		"JSON, replaced":                   {`{"serverTLSBootstrap": false}`, `{"serverTLSBootstrap": true}`},
+		"an empty object":                  {"{}\n", "{serverTLSBootstrap: true}\n"},
+		"the same name further down":       {"a:\n  serverTLSBootstrap: false\nz: 1\n", "a:\n  serverTLSBootstrap: false\nserverTLSBootstrap: true\nz: 1\n"},
+		"it is so already":                 {"serverTLSBootstrap: true # yes\n", "serverTLSBootstrap: true # yes\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := yamledit.Parse([]byte(c.before))
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := d.SetTop("serverTLSBootstrap", yamledit.Bool(true))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(next.Bytes()); got != c.after {
+				t.Errorf("got %q\nwant %q", got, c.after)
+			}
+			if string(d.Bytes()) != c.before {
+				t.Error("the document that was changed is not as it was")
+			}
+		})
+	}
+}
+
+func TestWhatIsNotChanged(t *testing.T) {
+	for name, c := range map[string]struct{ data, want string }{
+		"nothing in it":     {" \n", "empty"},
+		"comments only":     {"# a\n", "nothing but comments"},
+		"a list":            {"- a\n", "not a mapping"},
+		"two documents":     {"a: 1\n---\nb: 1\n", "more than one"},
+		"the field twice":   {"f: true\nf: false\n", "already there on line 1"},
+		"no text":           {"\xff", "not UTF-8"},
+		"no YAML":           {"a: [\n", "not valid YAML"},
+		"an alias":          {"a: &a true\nf: *a\n", "an alias"},
+		"an anchor":         {"f: &a false\n", "an anchor"},
+		"a tag":             {"f: !!str false\n", "a tag"},
+		"a merge key":       {"a: &a {f: true}\n<<: *a\n", "a merge key"},
+		"a mapping instead": {"f: {a: 1}\n", "not a string"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := yamledit.Parse([]byte(c.data))
+			if err == nil {
+				_, err = d.SetTop("f", yamledit.Bool(true))
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// Whatever is accepted has the value afterwards, and all else means what it meant.
+func FuzzSetTop(f *testing.F) {
+	for _, seed := range []string{
+		"kind: K\nfeatureGates: {A: true}\nrotateCertificates: true\n", "{}", `{"f": "x"}`, "f: |\n  a\nb: 1\n", "# c\nf:\nz: 1", "f: >-\n a\n\n b\n# c\n",
+		byteOrderMark + "f: 'a'\r\nz: \"b\"\r\n", "? a\n: b\n", "a: &a 1\nb: *a\n", "f: 0x1\n", "--- # x\nf: yes\n...\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 4096 {
+			return
+		}
+		d, err := yamledit.Parse(data)
+		if err != nil {
+			return
+		}
+		next, err := d.SetTop("f", yamledit.Bool(true))
+		if err != nil {
+			return
+		}
+		var before, after map[string]any
+		if yaml.Unmarshal(d.Text(), &before) != nil || yaml.Unmarshal(next.Text(), &after) != nil {
+			return // readers of maps refuse what the tree has
+		}
+		if after["f"] != true {
+			t.Errorf("%q became %q", data, next.Bytes())
+		}
+		delete(before, "f")
+		delete(after, "f")
+		a, _ := yaml.Marshal(before)
+		b, _ := yaml.Marshal(after)
+		if !bytes.Equal(a, b) {
+			t.Errorf("%q became %q", data, next.Bytes())
+		}
+	})
+}
