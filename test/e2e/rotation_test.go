@@ -105,7 +105,7 @@ type fleet struct {
 	dir     string
 	ca      []byte
 	token   string
-	workers []*worker
+	workers []*machine
 }
 
 // makeToken makes a bootstrap token as "kubeadm token create" does.
@@ -132,8 +132,8 @@ func (v *verdicts) logAll(t *testing.T) {
 	}
 }
 
-// worker is a machine with an agent.
-type worker struct {
+// machine is a node with an agent.
+type machine struct {
 	fleet         *fleet
 	name, address string
 	dir           string
@@ -149,9 +149,9 @@ type worker struct {
 	moments []float64
 }
 
-func (f *fleet) add(t *testing.T, i int) *worker {
+func (f *fleet) add(t *testing.T, i int) *machine {
 	t.Helper()
-	w := &worker{
+	w := &machine{
 		fleet: f, name: fmt.Sprintf("w%d", i), address: fmt.Sprintf("172.31.%d.%d", i/250, 1+i%250)}
 	// Addresses of its own: what is connected to 127.0.0.1 takes ports there.
 	own := fmt.Sprintf("127.%d.%d.%d", 128+os.Getpid()%100, i/250, 1+i%250)
@@ -173,10 +173,10 @@ func (f *fleet) add(t *testing.T, i int) *worker {
 	return w
 }
 
-func (w *worker) path(name string) string { return filepath.Join(w.dir, name) }
+func (w *machine) path(name string) string { return filepath.Join(w.dir, name) }
 
 // start starts the agent; the test ends it.
-func (w *worker) start(t *testing.T) {
+func (w *machine) start(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -200,13 +200,13 @@ func (w *worker) start(t *testing.T) {
 }
 
 // tail returns the end of the agent's log.
-func (w *worker) tail() string {
+func (w *machine) tail() string {
 	log, _ := os.ReadFile(w.path("log"))
 	return string(log[max(0, len(log)-2000):])
 }
 
 // kill ends the agent at once.
-func (w *worker) kill() {
+func (w *machine) kill() {
 	_ = w.agent.Process.Kill()
 	_ = w.agent.Wait()
 }
@@ -230,14 +230,14 @@ func (f *fleet) wait(t *testing.T, rotations int) {
 	}
 }
 
-func (w *worker) rotations() int {
+func (w *machine) rotations() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.serials) - 1
 }
 
 // look opens a connection, as an API server does, and notes the certificate.
-func (w *worker) look() error {
+func (w *machine) look() error {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(w.fleet.ca)
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: w.name}}
@@ -258,7 +258,7 @@ func (w *worker) look() error {
 }
 
 // poll looks several times a second until stopPolling.
-func (w *worker) poll() {
+func (w *machine) poll() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -351,7 +351,7 @@ func (f *fleet) apiAway(t *testing.T) {
 		}
 		return nil
 	})
-	want := map[*worker]int{}
+	want := map[*machine]int{}
 	for _, w := range f.workers {
 		want[w] = w.rotations() + 1
 		if err := w.agent.Process.Signal(syscall.SIGUSR1); err != nil {
@@ -385,7 +385,7 @@ func (f *fleet) apiAway(t *testing.T) {
 }
 
 // trouble returns the reasons that the agent's metrics name.
-func (w *worker) trouble(t *testing.T) []string {
+func (w *machine) trouble(t *testing.T) []string {
 	t.Helper()
 	var reasons []string
 	for line := range w.scrape(t) {
@@ -414,7 +414,7 @@ func (f *fleet) report(t *testing.T) {
 }
 
 // selfTest reads what the agent says of its serving certificate.
-func (w *worker) selfTest(t *testing.T) (serial string, due time.Time) {
+func (w *machine) selfTest(t *testing.T) (serial string, due time.Time) {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(w.fleet.ca)

@@ -26,7 +26,7 @@ import (
 )
 
 // scrape yields the lines of the agent's metrics.
-func (w *worker) scrape(t *testing.T) iter.Seq[string] {
+func (w *machine) scrape(t *testing.T) iter.Seq[string] {
 	t.Helper()
 	return func(yield func(string) bool) {
 		response, err := http.Get("http://" + w.metrics + "/metrics") //nolint:noctx // of this test
