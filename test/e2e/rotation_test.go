@@ -94,6 +94,8 @@ func TestRotation(t *testing.T) {
 	t.Run("killed while it waits", f.killed)
 	t.Run("API away", f.apiAway)
 	t.Run("kubelet", f.kubelet)
+	t.Run("killed at each disk operation", f.killedAtEach)
+	t.Run("another signer and hooks", f.another)
 	f.report(t)
 }
 
