@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -180,25 +178,9 @@ func (w *machine) path(name string) string { return filepath.Join(w.dir, name) }
 // start starts the agent; the test ends it.
 func (w *machine) start(t *testing.T) {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := os.OpenFile(w.path("log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	w.agent = exec.Command(self, "rotation", "run", "--bootstrap-kubeconfig", w.path("bootstrap.conf"), "--kubeconfig", w.path("kubelet.conf"),
+	w.agent = w.fleet.lone(w.fleet.t, w, nil, "--bootstrap-kubeconfig", w.path("bootstrap.conf"), "--kubeconfig", w.path("kubelet.conf"),
 		"--cert-dir", w.path("pki"), "--rotate-server-certificates", "--hostname-override", w.name, "--node-ip", w.address,
-		"--self-test", w.serving, "--metrics-bind-address", w.metrics) //nolint:gosec // this binary
-	w.agent.Env = append(os.Environ(), envRole+"=kubepki")
-	w.agent.Stdout, w.agent.Stderr = log, log
-	if err := w.agent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	agent := w.agent
-	w.fleet.t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
+		"--self-test", w.serving, "--metrics-bind-address", w.metrics)
 }
 
 // tail returns the end of the agent's log.
@@ -413,25 +395,4 @@ func (f *fleet) report(t *testing.T) {
 		w.mu.Unlock()
 	}
 	t.Logf("%d workers, at least %d rotations each, %d handshakes", len(f.workers), least, polls)
-}
-
-// selfTest reads what the agent says of its serving certificate.
-func (w *machine) selfTest(t *testing.T) (serial string, due time.Time) {
-	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(w.fleet.ca)
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: w.name}, DisableKeepAlives: true}}
-	response, err := client.Get("https://" + w.serving) //nolint:noctx // of this test
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	var said struct {
-		Serial string
-		Due    time.Time
-	}
-	if err := json.NewDecoder(response.Body).Decode(&said); err != nil {
-		t.Fatal(err)
-	}
-	return said.Serial, said.Due
 }
