@@ -19,23 +19,23 @@ import (
 
 func newPair(t *testing.T, until time.Time) *Pair {
 	t.Helper()
-	p, err := newPending(NodeClient("node-1"))
+	p, err := NewPending(NodeClient("node-1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, err := pki.NewAuthority("kubernetes", p.key, pki.Validity{NotBefore: epoch.AddDate(-10, 0, 0), NotAfter: until.AddDate(10, 0, 0)})
+	ca, err := pki.NewAuthority("kubernetes", p.Key, pki.Validity{NotBefore: epoch.AddDate(-10, 0, 0), NotAfter: until.AddDate(10, 0, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := pki.ParseRequest(p.pkcs10)
+	request, err := pki.ParseRequest(p.PKCS10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := ca.Issue(pki.RequestProfile(request), p.key.Public(), pki.Validity{NotBefore: until.Add(-year), NotAfter: until})
+	cert, err := ca.Issue(pki.RequestProfile(request), p.Key.Public(), pki.Validity{NotBefore: until.Add(-year), NotAfter: until})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := parsePair(pki.CertificatesPEM(cert, ca.Certificate), mustPEM(t, p.key))
+	pair, err := parsePair(pki.CertificatesPEM(cert, ca.Certificate), mustPEM(t, p.Key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,35 +171,35 @@ func TestSwitchKeepsRegularFile(t *testing.T) {
 
 func TestPendingIsRefused(t *testing.T) {
 	s := Store{Dir: t.TempDir(), Prefix: "x"}
-	if p, err := s.pending(); p != nil || err != nil {
+	if p, err := s.Pending(); p != nil || err != nil {
 		t.Errorf("pending of an empty folder = %v, %v", p, err)
 	}
-	a, _ := newPending(NodeClient("a"))
-	b, _ := newPending(NodeClient("b"))
+	a, _ := NewPending(NodeClient("a"))
+	b, _ := NewPending(NodeClient("b"))
 	for name, data := range map[string][]byte{
 		"empty":      nil,
-		"no key":     a.pkcs10,
-		"no request": mustPEM(t, a.key),
-		"mixed":      append(bytes.Clone(a.pkcs10), mustPEM(t, b.key)...),
-		"damaged":    append(bytes.Replace(a.pkcs10, []byte("M"), []byte("N"), 1), mustPEM(t, a.key)...),
+		"no key":     a.PKCS10,
+		"no request": mustPEM(t, a.Key),
+		"mixed":      append(bytes.Clone(a.PKCS10), mustPEM(t, b.Key)...),
+		"damaged":    append(bytes.Replace(a.PKCS10, []byte("M"), []byte("N"), 1), mustPEM(t, a.Key)...),
 	} {
 		if err := os.WriteFile(s.file("pending"), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if p, err := s.pending(); p != nil || err == nil || !strings.Contains(err.Error(), s.file("pending")) {
+		if p, err := s.Pending(); p != nil || err == nil || !strings.Contains(err.Error(), s.file("pending")) {
 			t.Errorf("%s: %v, %v: want an error that names the file", name, p, err)
 		}
 	}
-	if err := s.keep(a); err != nil {
+	if err := s.Keep(a); err != nil {
 		t.Fatal(err)
 	}
 	if info, _ := os.Stat(s.file("pending")); info.Mode() != 0o600 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	if p, err := s.pending(); err != nil || !bytes.Equal(p.pkcs10, a.pkcs10) {
+	if p, err := s.Pending(); err != nil || !bytes.Equal(p.PKCS10, a.PKCS10) {
 		t.Errorf("pending = %v", err)
 	}
-	if err := errors.Join(s.forget(), s.forget()); err != nil {
+	if err := errors.Join(s.Forget(), s.Forget()); err != nil {
 		t.Errorf("forget: %v", err)
 	}
 }
@@ -207,7 +207,7 @@ func TestPendingIsRefused(t *testing.T) {
 // Nothing that prints shows a key.
 func TestNoKeyIsPrinted(t *testing.T) {
 	p := newPair(t, epoch.Add(year))
-	q, _ := newPending(NodeClient("a"))
+	q, _ := NewPending(NodeClient("a"))
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v", p, p, p), fmt.Sprintf("%v %+v", *p, q)} {
 		if strings.Contains(text, "PRIVATE") || strings.Contains(text, "D:") {
 			t.Errorf("printed: %.200s", text)

@@ -376,7 +376,8 @@ func rotateClient(t *testing.T, l *lab.Lab) {
 	if s := status(t, 0, n); s.Client.Serial != before.Client.Serial {
 		t.Error("something was replaced")
 	}
-	stored := nodeFile(t, n, "/etc/kubernetes/.requests/kubelet-client.key")
+	const pending = "/var/lib/kubelet/pki/kubelet-client-pending.pem"
+	_, stored, _ := strings.Cut(nodeFile(t, n, pending), "-----END CERTIFICATE REQUEST-----\n")
 	report := parse[cli.KubeletRotation](t, want(t, 0, n, "kubelet", "rotate-now", "client", "-o", "json"))
 	s := status(t, 0, n)
 	if !report.Proved || len(report.Restarts) != 1 || s.Client.Serial != report.NewSerial || s.Client.Serial == before.Client.Serial || s.Client.Target != report.File || !s.Live.Login.Proved {
@@ -388,7 +389,7 @@ func rotateClient(t *testing.T, l *lab.Lab) {
 	if info, err := os.Stat(n.Path(report.File)); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if _, err := os.Stat(n.Path("/etc/kubernetes/.requests/kubelet-client.key")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(n.Path(pending)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the stored key: %v", err)
 	}
 }
