@@ -86,7 +86,7 @@ func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
 		attr := f.attr()
 		edits = append(edits, edit{Change{Path: f.Path, Data: copies[i], Remove: !f.Existed}, &attr})
 	}
-	return t.commit(ctx, "rollback to "+id, edits, nil)
+	return t.commit(ctx, "rollback to "+id, edits, nil, nil)
 }
 
 var backupID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]{8}T[0-9]{6}Z)(?:-([1-9][0-9]{0,5}))?$`) })
@@ -138,6 +138,28 @@ func (p place) backupIDs() ([]string, error) {
 		return cmp.Or(strings.Compare(aStamp, bStamp), cmp.Compare(aCount, bCount))
 	})
 	return ids, nil
+}
+
+// Saved returns the old bytes that a backup has of a file, named as in BackupFile.Path, or
+// those that were kept in it under a name. It fails with fs.ErrNotExist when there are none.
+func (t *Tree) Saved(b Backup, name string) ([]byte, error) {
+	if i := slices.IndexFunc(b.Files, func(f BackupFile) bool { return f.Path == name && f.Existed }); i >= 0 {
+		return t.home.readCopy(b, i)
+	}
+	if checkKept(name) != nil {
+		return nil, fs.ErrNotExist
+	}
+	return atomicfile.ReadFile(t.home.path("backups", b.ID, name), MaxFile)
+}
+
+// keptName matches what is kept in a backup beside its files. Those have a number in front.
+var keptName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9.-]*\.yaml$`) })
+
+func checkKept(name string) error {
+	if !keptName().MatchString(name) {
+		return fmt.Errorf("%q is not a name for what is kept in a backup", name)
+	}
+	return nil
 }
 
 func (p place) manifest(id string) string { return p.path("backups", id, "manifest.json") }
