@@ -33,6 +33,10 @@ type KubeletSwitch struct {
 	// as <its name>.configmap.yaml.
 	Backup  string `json:"backup,omitempty"`
 	Request string `json:"request,omitempty"`
+	// Kubeconfig is kubelet.conf, if it came to name the file in the kubelet's store instead of
+	// carrying a certificate, or would.
+	Kubeconfig       string `json:"kubeconfig,omitempty"`
+	KubeconfigBackup string `json:"kubeconfigBackup,omitempty"`
 	Verification
 }
 
@@ -64,8 +68,10 @@ alone. --dry-run shows the differences and changes nothing. A second run changes
 
 const (
 	onLong = `After serving-bootstrap it waits until the kubelet's request has been approved and the
-new certificate is served; kubepki's controller approves, or somebody does with kubepki csr review. An
-interrupted run is completed by the next one.`
+new certificate is served; kubepki's controller approves, or somebody does with kubepki csr review.
+After client-rotation a kubelet that has lived on the certificate inside kubelet.conf asks for one of
+its own; it waits for that, and then lets kubelet.conf name it, as kubeadm does. An interrupted run is
+completed by the next one.`
 	offLong = `Without serving-bootstrap the kubelet makes a certificate for itself again.`
 )
 
@@ -167,6 +173,9 @@ func (r *kubeletSwitchRun) run(ctx context.Context) error {
 		return err
 	}
 	if r.dryRun {
+		if r.leavesConf(n) {
+			done.Kubeconfig = n.set.Agent.Kubeconfig
+		}
 		return r.print(done)
 	}
 	if err := r.write(ctx, n, cluster, done); err != nil {
@@ -320,10 +329,13 @@ func (r *kubeletSwitchRun) print(done *KubeletSwitch) error {
 	if !r.app.isText() {
 		return r.app.printStructured(done)
 	}
-	nothing := true
+	nothing := done.Kubeconfig == ""
 	for _, c := range done.Changes {
 		fmt.Fprint(r.app.Stdout, c.Diff)
 		nothing = nothing && !c.Changed
+	}
+	if done.Kubeconfig != "" {
+		fmt.Fprintf(r.app.Stdout, "%s carries its certificate: once the kubelet has stored one of its own, it would name that.\n", done.Kubeconfig)
 	}
 	if nothing {
 		fmt.Fprintf(r.app.Stdout, "Nothing to change: %s is %s everywhere.\n", r.feature.Field(), onOff(r.on))
