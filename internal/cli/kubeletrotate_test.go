@@ -173,20 +173,32 @@ func TestRotateNowStopsAtEachDiskOperation(t *testing.T) {
 	}
 }
 
-// rotateAndFail lets the nth disk operation fail, and says whether there was one. After a kill
-// nothing more happens to the disk: all later operations fail as well.
+// trouble lets one of many operations fail. After a kill nothing more happens to the disk: all
+// later ones fail as well.
+type trouble struct {
+	at      int64 // from 1
+	lasting bool
+	done    atomic.Int64
+}
+
+func (t *trouble) next() error {
+	if i := t.done.Add(1); i == t.at || t.lasting && i > t.at {
+		return syscall.EIO
+	}
+	return nil
+}
+
+// met says whether there were as many operations.
+func (t *trouble) met() bool { return t.done.Load() >= t.at }
+
+// rotateAndFail lets the nth disk operation fail, and says whether there was one.
 func rotateAndFail(t *testing.T, purpose kubeletcert.Purpose, n int64, lasting bool) (met bool) {
 	r := newRotated(t, purpose)
 	old := r.inUse(t)
-	var done atomic.Int64
-	_, err := r.run(t.Context(), atomicfile.FS{Before: func(atomicfile.Op, string) error {
-		if i := done.Add(1); i == n || lasting && i > n {
-			return syscall.EIO
-		}
-		return nil
-	}})
+	trouble := &trouble{at: n, lasting: lasting}
+	_, err := r.run(t.Context(), atomicfile.FS{Before: func(atomicfile.Op, string) error { return trouble.next() }})
 	r.inUse(t)
-	if done.Load() < n {
+	if !trouble.met() {
 		if err != nil {
 			t.Errorf("undisturbed: %v", err)
 		}

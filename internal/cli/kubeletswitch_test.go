@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -177,16 +176,9 @@ func TestEnableStopsAtEachOperation(t *testing.T) {
 // ones. It says whether there were as many.
 func enableAndFail(t *testing.T, n int64, lasting bool) (met bool) {
 	s := newSwitched(t)
-	var done atomic.Int64
-	fail := func() error {
-		if i := done.Add(1); i == n || lasting && i > n {
-			return syscall.EIO
-		}
-		return nil
-	}
-	s.cluster.before = fail
-	_, err := s.run(t.Context(), true, atomicfile.FS{Before: func(atomicfile.Op, string) error { return fail() }})
-	met = done.Load() >= n
+	trouble := &trouble{at: n, lasting: lasting}
+	s.cluster.before = trouble.next
+	_, err := s.run(t.Context(), true, atomicfile.FS{Before: func(atomicfile.Op, string) error { return trouble.next() }})
 	if err != nil && !errors.Is(err, syscall.EIO) {
 		t.Errorf("operation %d: %v", n, err)
 	}
@@ -206,5 +198,5 @@ func enableAndFail(t *testing.T, n int64, lasting bool) (met bool) {
 	if !s.saved(t) {
 		t.Errorf("operation %d: the old text of the ConfigMap is not saved", n)
 	}
-	return met
+	return trouble.met()
 }
