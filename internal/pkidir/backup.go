@@ -37,6 +37,7 @@ type BackupFile struct {
 	UID     int         `json:"uid"`
 	GID     int         `json:"gid"`
 	SHA256  string      `json:"sha256,omitempty"` // hex, of the bytes
+	Stays   bool        `json:"stays,omitempty"`  // a rollback does not remove it
 }
 
 func (f BackupFile) attr() atomicfile.Attr {
@@ -60,7 +61,7 @@ func (t *Tree) Backups() ([]Backup, error) {
 }
 
 // Rollback restores the files of a backup with their modes and owners and removes those
-// that did not exist; "" means the newest backup. Other files stay as they are. It is a
+// that did not exist, unless they were meant to stay; "" means the newest backup. Other files stay as they are. It is a
 // commit of its own, and the backup it returns is the way back, so rolling back twice to ""
 // ends where it began.
 func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
@@ -83,6 +84,9 @@ func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
 	}
 	var edits []edit
 	for i, f := range t.present(b).Files {
+		if f.Stays {
+			continue
+		}
 		attr := f.attr()
 		edits = append(edits, edit{Change{Path: f.Path, Data: copies[i], Remove: !f.Existed}, &attr})
 	}

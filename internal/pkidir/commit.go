@@ -22,6 +22,7 @@ type Change struct {
 	Mode   fs.FileMode // of a new file, whatever the umask; 0: 0600. A replaced file keeps mode and owner
 	Remove bool        // remove the file; one that is not there is fine
 	New    bool        // the file must not exist yet
+	Stays  bool        // a rollback leaves the new file, as where a link comes to lead to it
 }
 
 // Commit is a set of changes that take effect together.
@@ -165,7 +166,9 @@ func (t *Tree) prepareFile(x *transaction, e edit) ([]atomicfile.File, error) {
 		m.SHA256 = checksum(e.Data)
 	}
 	x.Files = append(x.Files, m)
-	x.Backup.Files = append(x.Backup.Files, old.backup(recorded))
+	saved := old.backup(recorded)
+	saved.Stays = e.Stays && !old.exists
+	x.Backup.Files = append(x.Backup.Files, saved)
 	var writes []atomicfile.File
 	if !e.Remove {
 		writes = append(writes, atomicfile.File{Path: x.staged(i), Data: e.Data, Attr: e.attrOver(old)})

@@ -49,6 +49,31 @@ func TestKeep(t *testing.T) {
 	atRest(t, root)
 }
 
+// A file that a link leads to by now outlives a rollback of the commit that made it.
+func TestANewFileThatStays(t *testing.T) {
+	t.Parallel()
+	root := newRoot(t)
+	tree := open(t, options(root))
+	const name, other = "/etc/kubernetes/stays.pem", "/etc/kubernetes/goes.pem"
+	_, err := tree.Commit(t.Context(), Commit{Reason: "x", Changes: []Change{
+		{Path: name, Data: []byte("new"), New: true, Stays: true}, {Path: other, Data: []byte("new"), New: true},
+	}})
+	check(t, err)
+	for range 2 { // back, and back again
+		_, err = tree.Rollback(t.Context(), "")
+		check(t, err)
+		if data, err := tree.ReadFile(name); err != nil || string(data) != "new" {
+			t.Errorf("%q, %v", data, err)
+		}
+	}
+	_, err = tree.Rollback(t.Context(), "")
+	check(t, err)
+	if _, err := tree.ReadFile(other); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s: %v", other, err)
+	}
+	atRest(t, root)
+}
+
 func TestKeepUnderAStrangeName(t *testing.T) {
 	t.Parallel()
 	root := newRoot(t)

@@ -2,7 +2,9 @@ package recovery_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"path"
 	"strings"
@@ -136,4 +138,40 @@ func otherFiles(t *testing.T, m *testpki.Machine) map[string]string {
 		found[name] = rest
 	}
 	return found
+}
+
+// A rollback leaves the kubelet a certificate behind its link, whatever was there before.
+func TestARollbackLeavesTheKubeletItsCertificate(t *testing.T) {
+	t.Parallel()
+	for name, build := range map[string]func(t *testing.T) *testpki.Machine{
+		"a link":                 aged(10 * day),
+		"a link that is missing": without(testpki.KubeletClient),
+		"a file": with(func(t *testing.T, m *testpki.Machine) {
+			data := m.Read(dated(t, m)[0])
+			m.Remove(testpki.KubeletClient)
+			m.Write(testpki.KubeletClient, data, 0o600)
+		}),
+	} {
+		for _, alone := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, ", kubelet alone ", alone), func(t *testing.T) {
+				t.Parallel()
+				m := build(t)
+				tree := open(t, m, now)
+				plan := recovery.MakePlan(recovery.Look(recovery.Disk{Root: m.Root}, recovery.Options{KubeletOnly: alone}), now)
+				if _, err := plan.CarryOut(context.Background(), tree, atomicfile.FS{}, "repair"); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tree.Rollback(context.Background(), ""); err != nil {
+					t.Fatal(err)
+				}
+				data, err := recovery.Disk{Root: m.Root}.ReadFile(testpki.KubeletClient)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tls.X509KeyPair(data, data); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }
