@@ -94,6 +94,8 @@ func TestRotation(t *testing.T) {
 	t.Run("killed while it waits", f.killed)
 	t.Run("API away", f.apiAway)
 	t.Run("kubelet", f.kubelet)
+	t.Run("killed at each disk operation", f.killedAtEach)
+	t.Run("another signer and hooks", f.another)
 	f.report(t)
 }
 
@@ -371,7 +373,14 @@ func (f *fleet) apiAway(t *testing.T) {
 	if err := os.Rename(aside, manifest); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the API server is back", func() error {
+		_, err := f.api.Discovery().ServerVersion()
+		return err
+	})
 	for _, w := range f.workers {
+		if err := w.agent.Process.Signal(syscall.SIGUSR1); err != nil { // else it may pause for a minute
+			t.Fatal(err)
+		}
 		eventually(t, w.name+" has rotated after all", func() error {
 			if n := w.rotations(); n < want[w] {
 				return fmt.Errorf("%d rotations, want %d\n%s", n, want[w], w.tail())

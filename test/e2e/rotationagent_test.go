@@ -1,0 +1,152 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubepki/kubepki/internal/rotation"
+)
+
+// lone starts an agent for one folder, with its log in a file; the caller ends it.
+func (f *fleet) lone(t *testing.T, w *machine, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.OpenFile(w.path("log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(self, append([]string{"rotation", "run", "--metrics-bind-address", "0"}, args...)...) //nolint:gosec // this binary
+	cmd.Env = append(append(os.Environ(), envRole+"=kubepki"), env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd
+}
+
+// killedAtEach kills agents (SIGKILL) before the first, the second… operation on the disk of their first certificate,
+// and starts them again: each makes one request, and ends with its certificate.
+func (f *fleet) killedAtEach(t *testing.T) {
+	type run struct {
+		machine *machine
+		agent   *exec.Cmd
+		at      int
+		args    []string
+	}
+	var runs []*run
+	const most = 40
+	before := f.requests(t)
+	for at := 1; at <= most; at++ {
+		w := f.add(t, 100+at)
+		f.workers = f.workers[:len(f.workers)-1] // it is not polled
+		r := &run{machine: w, at: at, args: []string{
+			"--bootstrap-kubeconfig", w.path("bootstrap.conf"), "--kubeconfig", w.path("kubelet.conf"), "--cert-dir", w.path("pki"), "--hostname-override", w.name,
+		}}
+		r.agent = f.lone(t, w, []string{envKillAt + "=" + strconv.Itoa(at)}, r.args...)
+		runs = append(runs, r)
+	}
+	killed := 0
+	for _, r := range runs {
+		store := rotation.Store{Dir: r.machine.path("pki"), Prefix: "kubelet-client"}
+		ended, agent := make(chan error, 1), r.agent
+		go func() { ended <- agent.Wait() }()
+		done := func() error {
+			if _, err := os.Stat(r.machine.path("pki/kubelet-client-pending.pem")); err == nil {
+				return fmt.Errorf("the request is on its way\n%s", r.machine.tail())
+			}
+			_, err := store.Load(time.Now())
+			return err
+		}
+		eventually(t, fmt.Sprintf("killed at operation %d, or done", r.at), func() error {
+			select {
+			case <-ended:
+				killed++
+				f.lone(t, r.machine, nil, r.args...)
+			default:
+			}
+			return done()
+		})
+		if held, err := store.Load(time.Now()); err != nil || held.Leaf().Subject.CommonName != "system:node:"+r.machine.name {
+			t.Errorf("killed at operation %d: %v", r.at, err)
+		}
+	}
+	if made := f.requests(t) - before; made != most {
+		t.Errorf("%d requests by %d agents: want one each, however often they were killed", made, most)
+	}
+	t.Logf("%d of %d agents were killed", killed, most)
+	if killed < 10 {
+		t.Errorf("only %d agents were killed", killed)
+	}
+}
+
+// another keeps a certificate of another signer beside the node's own, and tells a program.
+func (f *fleet) another(t *testing.T) {
+	w := f.add(t, 90)
+	f.workers = f.workers[:len(f.workers)-1]
+	told := w.path("told")
+	config := fmt.Sprintf(`apiVersion: kubepki.io/v1alpha1
+kind: NodeConfiguration
+nodeName: %s
+kubeconfig: kubelet.conf
+bootstrapKubeconfig: bootstrap.conf
+certDir: pki
+nodeLabels: {site: north}
+identities:
+- {name: cni, signer: kubernetes.io/kube-apiserver-client, commonName: "cni:%s", organizations: [cni], expirationSeconds: 600}
+hooks:
+- {identities: [cni], command: [/bin/sh, -c, "echo $KUBEPKI_IDENTITY $KUBEPKI_CERTIFICATE $KUBEPKI_SERIAL >> %s"]}
+`, w.name, w.name, told)
+	if err := os.WriteFile(w.path("node.yaml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.lone(t, w, nil, "--config", w.path("node.yaml"))
+	api := f.api.CertificatesV1().CertificateSigningRequests()
+	eventually(t, "the request of the other identity", func() error {
+		list, err := api.List(t.Context(), metav1.ListOptions{LabelSelector: "site=north", FieldSelector: "spec.signerName=kubernetes.io/kube-apiserver-client"})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) != 1 {
+			return fmt.Errorf("%d requests\n%s", len(list.Items), w.tail())
+		}
+		r := &list.Items[0]
+		if s := r.Spec.ExpirationSeconds; s == nil || *s != 600 || r.Spec.Username != "system:node:"+w.name {
+			t.Errorf("the request: %+v by %s", s, r.Spec.Username)
+		}
+		r.Status.Conditions = append(r.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Test",
+		})
+		_, err = api.UpdateApproval(t.Context(), r.Name, r, metav1.UpdateOptions{})
+		return err
+	})
+	eventually(t, "the program is told", func() error {
+		data, err := os.ReadFile(told)
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, w.tail())
+		}
+		held, err := rotation.Store{Dir: w.path("pki"), Prefix: "cni"}.Load(time.Now())
+		if err != nil {
+			return err
+		}
+		want := fmt.Sprintf("cni %s %s", filepath.Join(w.path("pki"), "cni-current.pem"), held.Leaf().SerialNumber.Text(16))
+		if strings.TrimSpace(string(data)) != want {
+			return fmt.Errorf("told %q, want %q", data, want)
+		}
+		return nil
+	})
+}
