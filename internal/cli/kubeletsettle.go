@@ -124,9 +124,9 @@ func (w *kubeletWait) reached() bool {
 // wanted is the certificate that is waited for, in words, and who signs it.
 func (w *kubeletWait) wanted() (text, signer string) {
 	if w.run.feature == kubeletcert.ClientRotation {
-		return "a client certificate", rotation.ClientSigner
+		return "client certificate", rotation.ClientSigner
 	}
-	return "a serving certificate", rotation.ServingSigner
+	return "serving certificate", rotation.ServingSigner
 }
 
 // asked says whether the kubelet waits for an answer, which a restart would not hasten, or
@@ -225,7 +225,7 @@ func (w *kubeletWait) awaitIssued(ctx context.Context) error {
 				"find out why: kubepki csr review "+w.done.Request+"; the kubelet asks again by itself")
 		}
 		text, _ := w.wanted()
-		w.progress.waiting("the kubelet to get "+text, detail)
+		w.progress.waiting("the kubelet's "+text, detail)
 		select {
 		case <-limited.Done():
 			return w.late()
@@ -237,7 +237,7 @@ func (w *kubeletWait) awaitIssued(ctx context.Context) error {
 // late says what is still missing when the wait is over or was interrupted.
 func (w *kubeletWait) late() error {
 	text, _ := w.wanted()
-	text, hint := "the kubelet has not asked for "+text, "see why: journalctl -u kubelet"
+	text, hint := "the kubelet has not asked for a "+text, "see why: journalctl -u kubelet"
 	switch {
 	case w.request.State == kube.RequestApproved:
 		text, hint = "request "+w.done.Request+" is approved and not issued", "see whether kube-controller-manager runs and signs"
