@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/util/certificate"
 
+	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/pki"
 )
 
@@ -166,6 +168,41 @@ func TestSwitchKeepsRegularFile(t *testing.T) {
 	}
 	if data, _ := os.ReadFile(kept[0]); string(data) != "precious" {
 		t.Errorf("kept %q", data)
+	}
+}
+
+// Whichever operation of a switch fails, a certificate is behind the link.
+func TestSwitchFailsAtEachOperation(t *testing.T) {
+	n := 1
+	for ; ; n++ {
+		s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+		old, fresh := newPair(t, epoch.Add(year)), newPair(t, epoch.Add(2*year))
+		if err := s.Switch(old, epoch); err != nil {
+			t.Fatal(err)
+		}
+		done := 0
+		s.FS.Before = func(atomicfile.Op, string) error {
+			if done++; done == n {
+				return syscall.EIO
+			}
+			return nil
+		}
+		err := s.Switch(fresh, epoch.Add(time.Hour))
+		inUse, loadErr := s.Load(epoch)
+		switch {
+		case loadErr != nil:
+			t.Errorf("operation %d: %v", n, loadErr)
+		case err == nil && done >= n && !inUse.Leaf().Equal(fresh.Leaf()):
+			t.Errorf("operation %d: no error, and the old one is in use", n)
+		case err != nil && !errors.Is(err, syscall.EIO):
+			t.Errorf("operation %d: %v", n, err)
+		}
+		if done < n {
+			break
+		}
+	}
+	if n < 8 {
+		t.Errorf("only %d operations were met", n-1)
 	}
 }
 
