@@ -81,7 +81,7 @@ func (f FS) CreateExclusive(path string, data []byte, perm fs.FileMode) error {
 	if err := f.create(File{temp, data, Attr{Mode: perm, UID: -1, GID: -1}}); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	linked := f.do(OpLink, path, func() error { return os.Link(temp, path) })
+	linked := f.Link(temp, path)
 	removed := f.Remove(temp)
 	if err := errors.Join(linked, removed); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)

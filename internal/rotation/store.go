@@ -214,7 +214,8 @@ func (s Store) Link(name string) error {
 	current := s.Current()
 	if info, err := os.Lstat(current); err == nil && info.Mode().IsRegular() {
 		kept := s.file("replaced-" + info.ModTime().UTC().Format(dateFormat))
-		if err := s.FS.Rename(current, kept); err != nil {
+		// A second name, so that there is something under the first all the time.
+		if err := s.FS.Link(current, kept); err != nil && !sameFile(current, kept) {
 			return fmt.Errorf("keep the file in the place of the link %s: %w", current, err)
 		}
 	}
@@ -225,6 +226,12 @@ func (s Store) Link(name string) error {
 		return fmt.Errorf("sync %s: %w", s.Dir, err)
 	}
 	return nil
+}
+
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // keepFiles is how many dated files stay, however old; a kubelet keeps them all.

@@ -171,39 +171,56 @@ func TestSwitchKeepsRegularFile(t *testing.T) {
 	}
 }
 
-// Whichever operation of a switch fails, a certificate is behind the link.
+// Whichever operation of a switch fails, a certificate is in use, also where a file was in the
+// link's place; a second switch succeeds.
 func TestSwitchFailsAtEachOperation(t *testing.T) {
-	n := 1
-	for ; ; n++ {
-		s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
-		old, fresh := newPair(t, epoch.Add(year)), newPair(t, epoch.Add(2*year))
-		if err := s.Switch(old, epoch); err != nil {
-			t.Fatal(err)
-		}
-		done := 0
-		s.FS.Before = func(atomicfile.Op, string) error {
-			if done++; done == n {
-				return syscall.EIO
+	for name, prepare := range map[string]func(s Store, old *Pair) error{
+		"from a link": func(s Store, old *Pair) error { return s.Switch(old, epoch) },
+		"from a file": func(s Store, old *Pair) error {
+			data, _ := old.pem()
+			return os.WriteFile(s.Current(), data, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 1
+			for switchAndFail(t, n, prepare) {
+				n++
 			}
-			return nil
+			if n < 8 {
+				t.Errorf("only %d operations were met", n-1)
+			}
+		})
+	}
+}
+
+// switchAndFail lets the nth operation fail, and says whether there was one.
+func switchAndFail(t *testing.T, n int, prepare func(s Store, old *Pair) error) bool {
+	s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+	old, fresh := newPair(t, epoch.Add(year)), newPair(t, epoch.Add(2*year))
+	if err := prepare(s, old); err != nil {
+		t.Fatal(err)
+	}
+	done := 0
+	s.FS.Before = func(atomicfile.Op, string) error {
+		if done++; done == n {
+			return syscall.EIO
 		}
-		err := s.Switch(fresh, epoch.Add(time.Hour))
-		inUse, loadErr := s.Load(epoch)
-		switch {
-		case loadErr != nil:
-			t.Errorf("operation %d: %v", n, loadErr)
-		case err == nil && done >= n && !inUse.Leaf().Equal(fresh.Leaf()):
-			t.Errorf("operation %d: no error, and the old one is in use", n)
-		case err != nil && !errors.Is(err, syscall.EIO):
-			t.Errorf("operation %d: %v", n, err)
-		}
-		if done < n {
-			break
+		return nil
+	}
+	err := s.Switch(fresh, epoch.Add(time.Hour))
+	met := done >= n
+	if _, loadErr := s.Load(epoch); loadErr != nil || err != nil && !errors.Is(err, syscall.EIO) {
+		t.Errorf("operation %d: %v; in use: %v", n, err, loadErr)
+	}
+	if err != nil {
+		if err := s.Switch(fresh, epoch.Add(2*time.Hour)); err != nil {
+			t.Errorf("operation %d: the second switch: %v", n, err)
 		}
 	}
-	if n < 8 {
-		t.Errorf("only %d operations were met", n-1)
+	if inUse, err := s.Load(epoch); err != nil || !inUse.Leaf().Equal(fresh.Leaf()) {
+		t.Errorf("operation %d: the new one is not in use: %v", n, err)
 	}
+	return met
 }
 
 func TestPendingIsRefused(t *testing.T) {
