@@ -101,6 +101,12 @@ func (f FS) Rename(from, to string) error {
 	return f.do(OpRename, to, func() error { return os.Rename(from, to) })
 }
 
+// Link gives a file a second name, which must be free: else the error wraps fs.ErrExist. It does
+// not sync the folder.
+func (f FS) Link(from, to string) error {
+	return f.do(OpLink, to, func() error { return os.Link(from, to) })
+}
+
 // Symlink lets the symbolic link path lead to target, in one step for whoever follows it: a
 // link or a regular file that has the name is replaced, a folder is an error. The target is
 // written down as it is and need not exist. It does not sync the folder.

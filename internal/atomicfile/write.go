@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -80,7 +81,7 @@ func (f FS) CreateExclusive(path string, data []byte, perm fs.FileMode) error {
 	if err := f.create(File{temp, data, Attr{Mode: perm, UID: -1, GID: -1}}); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	linked := f.do(OpLink, path, func() error { return os.Link(temp, path) })
+	linked := f.Link(temp, path)
 	removed := f.Remove(temp)
 	if err := errors.Join(linked, removed); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
@@ -177,5 +178,25 @@ func (f FS) setAttr(out *os.File, want Attr) error {
 // readers of whole folders such as the kubelet.
 func tempName(path string) string {
 	dir, base := filepath.Split(path)
-	return filepath.Join(dir, "."+base+".kubepki-"+rand.Text()[:12])
+	return filepath.Join(dir, "."+base+".kubepki-"+rand.Text()[:tempRandom])
+}
+
+const tempRandom = 12
+
+// Sweep removes what writing the files of a folder whose names begin with prefix has left
+// beside them when a process was killed. Nobody may write such files meanwhile. The folder is
+// not synced.
+func (f FS) Sweep(dir, prefix string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, e := range entries {
+		written, random, ok := strings.Cut(e.Name(), ".kubepki-")
+		if ok && len(random) == tempRandom && strings.HasPrefix(written, "."+prefix) && e.Type().IsRegular() {
+			failed = append(failed, f.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(failed...)
 }

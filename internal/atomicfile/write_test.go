@@ -431,3 +431,32 @@ func TestSymlinkIsOldOrNewAfterAFailure(t *testing.T) {
 		}
 	}
 }
+
+// What a killed process leaves of a file is removed, and nothing else: not what others stage
+// under names of their own, nor the rests of other files.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	killed := FS{Before: func(op Op, _ string) error {
+		if op == OpRename || op == OpRemove {
+			return errors.New("killed")
+		}
+		return nil
+	}}
+	for _, name := range []string{"a-1.pem", "b-1.pem"} {
+		if err := killed.WriteFile(filepath.Join(dir, name), []byte("new"), 0o600); err == nil {
+			t.Fatal("the process lives")
+		}
+	}
+	for _, name := range []string{"a-1.pem", ".a-1.pem.kubepki-20260601T120000Z", ".a-1.pem.kubepki-link", "a-1.pem.kubepki-ABCDEFGHIJKL"} {
+		put(t, filepath.Join(dir, name), "his", 0o600)
+	}
+	before, _ := os.ReadDir(dir)
+	if err := (FS{}).Sweep(dir, "a-"); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := os.ReadDir(dir)
+	left, _ := filepath.Glob(filepath.Join(dir, ".b-1.pem.kubepki-????????????"))
+	if len(before) != 6 || len(after) != 5 || len(left) != 1 {
+		t.Errorf("%v became %v", before, after)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -15,10 +16,9 @@ import (
 	"github.com/kubepki/kubepki/internal/component"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/kubeletcert"
-	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/proof"
-	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/restart"
+	"github.com/kubepki/kubepki/internal/rotation"
 	"github.com/kubepki/kubepki/pki"
 )
 
@@ -35,7 +35,6 @@ type KubeletRotation struct {
 	NewSerial     string              `json:"newSerial,omitempty"`
 	Request       string              `json:"request,omitempty"`
 	File          string              `json:"file,omitempty"` // in the kubelet's store
-	Backup        string              `json:"backup,omitempty"`
 	Verification
 }
 
@@ -45,8 +44,8 @@ kubelet's store and switch its link; restart the kubelet; and prove that the new
 login or a handshake.
 
 A serving certificate gets the names and addresses of the present one. The key is stored before the
-request leaves: a run that ends while it waits for an approval is gone on with by the next one. The
-old certificate stays in the store.`
+request leaves, and forgotten when all is proved: whatever ends a run, the next one goes on with the
+same request. The old certificate stays in the store.`
 
 // kubeletRotateRun is one run of "kubelet rotate-now".
 type kubeletRotateRun struct {
@@ -58,8 +57,8 @@ type kubeletRotateRun struct {
 
 	*node
 	rotation *kubeletcert.Rotation
-	key      *pki.Key
-	request  kube.CertificateRequest
+	wanted   rotation.Template
+	store    rotation.Store
 	done     *KubeletRotation
 }
 
@@ -97,17 +96,13 @@ func (r *kubeletRotateRun) run(ctx context.Context) error {
 		return err
 	}
 	defer r.tree.Close()
-	if r.rotation, err = r.kubeletFacts().PlanRotation(r.purpose, r.app.Now()); err != nil {
+	if err := r.plan(); err != nil {
 		return withHint(fmt.Errorf("rotate the %s certificate: %w", r.word(), err), "look at it: kubepki kubelet status")
 	}
-	r.done = &KubeletRotation{
-		SchemaVersion: kubeletRotationSchema, DryRun: r.dryRun, Purpose: r.purpose, Signer: r.rotation.Signer, OldSerial: kubeletcert.Serial(r.rotation.Old),
-	}
-	r.done.Results = []proof.Result{}
 	if r.dryRun {
 		if r.app.isText() {
-			fmt.Fprintf(r.app.Stdout, "Would ask %s for another certificate for %s, put it into %s, let %s lead to it, and restart the kubelet.\n",
-				r.rotation.Signer, r.rotation.Profile.Subject, path.Dir(r.rotation.Current), r.rotation.Current)
+			fmt.Fprintf(r.app.Stdout, "Would ask %s for another certificate for CN=%s,O=%s, put it into %s, let %s lead to it, and restart the kubelet.\n",
+				r.wanted.Signer, r.wanted.CommonName, r.wanted.Organizations[0], path.Dir(r.rotation.Current), r.rotation.Current)
 			return nil
 		}
 		return r.app.printStructured(r.done)
@@ -120,7 +115,11 @@ func (r *kubeletRotateRun) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	err = r.rotate(ctx, s)
+	err = r.rotate(ctx, rotationSteps{
+		login:  r.login,
+		tell:   s.progress.waiting,
+		takeUp: func(ctx context.Context, old *x509.Certificate) error { return r.takeUp(ctx, s, old) },
+	})
 	if r.app.isText() {
 		return err
 	}
@@ -129,161 +128,180 @@ func (r *kubeletRotateRun) run(ctx context.Context) error {
 
 func (r *kubeletRotateRun) word() string { return strings.ToLower(string(r.purpose)) }
 
-// rotate does all that changes something.
-func (r *kubeletRotateRun) rotate(ctx context.Context, s *settler) error {
-	if err := r.prepare(); err != nil {
+// plan decides what is asked for, and where it goes.
+func (r *kubeletRotateRun) plan() (err error) {
+	if r.rotation, err = r.kubeletFacts().PlanRotation(r.purpose, r.app.Now()); err != nil {
 		return err
 	}
-	chain, err := r.ask(ctx, s.progress)
-	if err != nil {
-		return err
-	}
-	if err := r.install(ctx, chain); err != nil {
-		return err
-	}
-	began := r.app.Now()
-	r.done.Restarts, err = s.restarter.Restart(ctx, []component.Name{component.Kubelet})
-	if err != nil {
-		return withHint(err, "the new certificate is in place; restart the kubelet, then: kubepki certs verify")
-	}
-	s.restarted[component.Kubelet] = began
-	return r.prove(ctx, s, began)
-}
-
-// pending names the files of a key and a request that wait for an answer.
-func (r *kubeletRotateRun) pending() (key, request string) {
-	base := path.Join(r.tree.Cluster.KubeconfigDir, requestsDir, "kubelet-"+r.word())
-	return base + ".key", base + ".csr"
-}
-
-// prepare goes on with the key and the request of an earlier run, or makes and stores them.
-func (r *kubeletRotateRun) prepare() error {
-	keyFile, requestFile := r.pending()
-	keyPEM, keyErr := r.tree.ReadFile(keyFile)
-	request, requestErr := r.tree.ReadFile(requestFile)
-	if keyErr == nil && requestErr == nil {
-		if key, err := pki.ParseKey(keyPEM); err == nil && r.rotation.Fits(request, key) {
-			r.complete(key, request)
-			return nil
+	old, dir := r.rotation.Old, path.Dir(r.rotation.Current)
+	r.store = rotation.Store{Dir: r.tree.Path(dir), Seen: dir, Prefix: kubeletClientPrefix, FS: r.app.FS}
+	r.wanted = rotation.NodeClient(r.rotation.Node)
+	if r.purpose == kubeletcert.Serving {
+		var addresses []netip.Addr
+		for _, ip := range old.IPAddresses {
+			a, _ := netip.AddrFromSlice(ip)
+			addresses = append(addresses, a)
 		}
+		r.store.Prefix = kubeletServingPrefix
+		r.wanted = rotation.NodeServing(r.rotation.Node, old.DNSNames, addresses)
 	}
-	key, err := pki.GenerateKey(pki.ECDSAP256) // the kubelet's own choice
-	if err != nil {
-		return err
+	r.done = &KubeletRotation{
+		SchemaVersion: kubeletRotationSchema, DryRun: r.dryRun, Purpose: r.purpose, Signer: r.wanted.Signer, OldSerial: kubeletcert.Serial(old),
 	}
-	if request, err = pki.NewRequest(r.rotation.Profile, key); err != nil {
-		return err
-	}
-	if keyPEM, err = key.PEM(); err != nil {
-		return err
-	}
-	disk := r.app.FS
-	if err := disk.MkdirAll(r.tree.Path(path.Dir(keyFile)), 0o700); err != nil {
-		return err
-	}
-	if err := disk.WriteFile(r.tree.Path(keyFile), keyPEM, 0o600); err != nil {
-		return err
-	}
-	if err := disk.WriteFile(r.tree.Path(requestFile), request, 0o600); err != nil {
-		return err
-	}
-	r.complete(key, request)
+	r.done.Results = []proof.Result{}
 	return nil
 }
 
-func (r *kubeletRotateRun) complete(key *pki.Key, request []byte) {
-	r.key = key
-	r.request = kube.CertificateRequest{
-		Name:   fmt.Sprintf("kubepki-%s-%s-%.12s", r.rotation.Node, r.word(), pki.Fingerprint(key.Public())),
-		Signer: r.rotation.Signer, Request: request, Usages: r.rotation.Usages,
+// rotationSteps are those that need something that runs.
+type rotationSteps struct {
+	login func() (rotation.API, error)
+	tell  func(what, detail string)
+	// takeUp lets the kubelet use what is in the store, and proves it. old is what was
+	// replaced; nil where an earlier run did that.
+	takeUp func(ctx context.Context, old *x509.Certificate) error
+}
+
+// rotate does all that changes something. The stored request stays until the end: it tells
+// the next run what this one has begun.
+func (r *kubeletRotateRun) rotate(ctx context.Context, do rotationSteps) error {
+	lock, err := r.store.Lock(ctx)
+	if err != nil {
+		return withHint(err, "where kubepki rotation run keeps the kubelet's certificates, leave that to it")
 	}
-	r.done.Request = r.request.Name
+	defer func() { _ = lock.Unlock() }()
+	pending, err := r.pending()
+	if err != nil {
+		return err
+	}
+	old := r.rotation.Old
+	if pki.SamePublicKey(old.PublicKey, pending.Key.Public()) {
+		// An earlier run ended behind the switch. What it replaced is not known any more.
+		r.done.OldSerial, r.done.NewSerial, old = "", kubeletcert.Serial(old), nil
+	} else if err := r.ask(ctx, pending, do); err != nil {
+		return err
+	}
+	r.done.File = r.store.Target()
+	if err := do.takeUp(ctx, old); err != nil {
+		return err
+	}
+	return r.store.Forget()
 }
 
-// forget removes the stored key and request.
-func (r *kubeletRotateRun) forget() error {
-	keyFile, requestFile := r.pending()
-	return errors.Join(r.app.FS.Remove(r.tree.Path(requestFile)), r.app.FS.Remove(r.tree.Path(keyFile)))
+// pending goes on with the request of an earlier run, or makes and stores one.
+func (r *kubeletRotateRun) pending() (*rotation.Pending, error) {
+	p, err := r.store.Pending()
+	if err != nil {
+		r.app.warnf("the stored request is of no use; a new one is made: %v", err)
+	}
+	if p == nil || !p.Serves(r.wanted) {
+		if p, err = rotation.NewPending(r.wanted); err != nil {
+			return nil, err
+		}
+		if err := r.store.Keep(p); err != nil {
+			return nil, err
+		}
+	}
+	r.done.Request = fmt.Sprintf("kubepki-%s-%s-%.12s", r.rotation.Node, r.word(), pki.Fingerprint(p.Key.Public()))
+	return p, nil
 }
 
-// ask waits for the certificate. The kubelet's own credentials ask.
-func (r *kubeletRotateRun) ask(ctx context.Context, p *progress) ([]*x509.Certificate, error) {
-	client, err := kube.Open(r.set.Agent.Kubeconfig, kube.Options{Read: r.tree.ReadFile})
+// login opens the API with the kubelet's own credentials.
+func (r *kubeletRotateRun) login() (rotation.API, error) {
+	client, err := kube.Open(r.set.Agent.Kubeconfig, kube.Options{Read: r.tree.ReadFile, Timeout: awaitWait + askWait})
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
-	answer, err := client.AskForCertificate(ctx, r.request)
+	return &certificatesAPI{client: client}, nil
+}
+
+// ask waits for the certificate and lets the link lead to it.
+func (r *kubeletRotateRun) ask(ctx context.Context, p *rotation.Pending, do rotationSteps) error {
+	api, err := do.login()
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer api.Close()
+	answer, err := api.Ask(ctx, rotation.Request{Name: r.done.Request, Signer: r.wanted.Signer, PKCS10: p.PKCS10, Usages: r.wanted.Usages})
+	if err == nil {
+		answer, err = r.await(ctx, api, answer, do.tell)
+	}
+	if err != nil {
+		return err
+	}
+	fresh, err := r.judge(p, answer)
+	if err != nil {
+		return errors.Join(withHint(fmt.Errorf("request %s: %w", r.done.Request, err), "nothing was replaced; the next run asks anew, with a new key"), r.store.Forget())
+	}
+	r.done.NewSerial = kubeletcert.Serial(fresh.Leaf())
+	return r.store.Switch(fresh, r.app.Now())
+}
+
+// await waits until somebody has decided. A server that is away is waited for.
+func (r *kubeletRotateRun) await(ctx context.Context, api rotation.API, answer rotation.Answer, tell func(what, detail string)) (rotation.Answer, error) {
+	name := r.done.Request
 	limited, cancel := context.WithTimeout(ctx, r.approval)
 	defer cancel()
-	for !answer.Settled() {
-		p.waiting("request "+r.request.Name, fmt.Sprintf("%s; %s", answer.State, approveHint(r.request.Name)))
+	for !answer.State.Final() {
+		tell("request "+name, fmt.Sprintf("%s; %s", answer.State, approveHint(name)))
+		next, err := api.Await(limited, name)
+		if failed, ok := errors.AsType[*rotation.Error](err); ok && failed.Reason == rotation.Lost {
+			return answer, errors.Join(withHint(err, "somebody has deleted it; run the same command again"), r.store.Forget())
+		}
+		if err == nil {
+			answer = next
+		}
+		if answer.State.Final() {
+			break
+		}
 		select {
 		case <-limited.Done():
-			return nil, &attentionError{withHint(fmt.Errorf("request %s is %s: nothing was replaced, its key is kept", r.request.Name, strings.ToLower(string(answer.State))),
-				approveHint(r.request.Name)+"; then run the same command again")}
+			return answer, &attentionError{withHint(fmt.Errorf("request %s is %s: nothing was replaced, its key is kept", name, strings.ToLower(string(answer.State))),
+				approveHint(name)+"; then run the same command again")}
 		case <-time.After(requestEvery):
 		}
-		// A server that is away is waited for.
-		if next, err := client.CertificateAnswer(limited, r.request.Name); err == nil {
-			answer = next
-		} else if kube.ReasonOf(err) == kube.NotFound {
-			return nil, errors.Join(withHint(err, "somebody has deleted it; run the same command again"), r.forget())
-		}
 	}
-	p.clearWait()
-	chain, err := r.judge(answer)
-	if err != nil {
-		return nil, errors.Join(withHint(fmt.Errorf("request %s: %w", r.request.Name, err), "nothing was replaced; the next run asks anew, with a new key"), r.forget())
-	}
-	return chain, nil
+	return answer, nil
 }
 
-// judge says what has come of a settled request.
-func (r *kubeletRotateRun) judge(answer kube.RequestAnswer) ([]*x509.Certificate, error) {
-	if answer.State != kube.RequestIssued {
+// judge says what has come of a request that somebody has decided.
+func (r *kubeletRotateRun) judge(p *rotation.Pending, answer rotation.Answer) (*rotation.Pair, error) {
+	if answer.State != rotation.Issued {
 		return nil, fmt.Errorf("%s: %s %s", answer.State, quoted(answer.Reason), readable(answer.Message))
 	}
 	chain, err := pki.ParseCertificates(answer.Certificate)
 	if err == nil {
-		err = r.rotation.Check(chain, r.key, r.app.Now())
+		err = pki.CheckPair(chain[0], p.Key)
+	}
+	if err == nil {
+		err = r.rotation.Check(chain, r.app.Now())
+	}
+	if err == nil {
+		if missing := r.wanted.Missing(chain[0]); missing != "" {
+			err = fmt.Errorf("it lacks the %s", missing)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("what was issued is of no use: %w", err)
 	}
-	return chain, nil
+	return &rotation.Pair{Chain: chain, Key: p.Key}, nil
 }
 
-// install puts the certificate with its key into the store and switches the link.
-func (r *kubeletRotateRun) install(ctx context.Context, chain []*x509.Certificate) error {
-	keyPEM, err := r.key.PEM()
+// takeUp restarts the kubelet and shows that it uses what is in the store.
+func (r *kubeletRotateRun) takeUp(ctx context.Context, s *settler, old *x509.Certificate) error {
+	s.progress.clearWait()
+	began := r.app.Now()
+	var err error
+	r.done.Restarts, err = s.restarter.Restart(ctx, []component.Name{component.Kubelet})
 	if err != nil {
-		return err
+		return withHint(err, "the new certificate is in place; once the kubelet can be restarted, run the same command again")
 	}
-	r.done.File, r.done.NewSerial = r.rotation.File(r.app.Now()), kubeletcert.Serial(chain[0])
-	backup, err := r.tree.Commit(ctx, pkidir.Commit{
-		Reason:  "kubepki kubelet rotate-now " + r.word(),
-		Changes: []pkidir.Change{{Path: r.done.File, Data: append(pki.CertificatesPEM(chain...), keyPEM...), Mode: 0o600, New: true}},
-	})
-	if err != nil {
-		return err
-	}
-	if backup != nil {
-		r.done.Backup = backup.ID
-	}
-	if err := recovery.SwitchLinks(r.tree, r.app.FS, []recovery.Link{{File: r.rotation.Current, Target: r.done.File}}); err != nil {
-		return err
-	}
-	return r.forget()
-}
-
-// prove shows that the kubelet that was started since uses what was installed.
-func (r *kubeletRotateRun) prove(ctx context.Context, s *settler, since time.Time) error {
+	s.restarted[component.Kubelet] = began
 	name := path.Base(r.rotation.Current)
-	checks := slices.DeleteFunc(s.checks(map[string]*x509.Certificate{name: r.rotation.Old}, since), func(c proof.Check) bool {
+	replaced := map[string]*x509.Certificate{}
+	if old != nil {
+		replaced[name] = old
+	}
+	checks := slices.DeleteFunc(s.checks(replaced, began), func(c proof.Check) bool {
 		return c.Reader != component.Kubelet || c.Certificate != name
 	})
 	results, err := s.look(ctx, checks, afterKubelet)

@@ -11,11 +11,13 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 
 	"github.com/kubepki/kubepki/internal/component"
-	"github.com/kubepki/kubepki/internal/csr"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/kubeletcert"
+	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/proof"
+	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/restart"
+	"github.com/kubepki/kubepki/internal/rotation"
 )
 
 // settle lets the kubelet take its configuration, and proves what came of it.
@@ -41,7 +43,7 @@ func (r *kubeletSwitchRun) settle(ctx context.Context, n *node, done *KubeletSwi
 	if err := w.look(ctx); err != nil {
 		return err
 	}
-	if changed || !w.proved() && !w.asked(ctx) {
+	if changed || !w.reached() && !w.asked(ctx) {
 		if s.mode == restart.Never {
 			r.app.notef("the kubelet takes it when it is restarted; then: %s", r.words())
 			return nil
@@ -84,7 +86,7 @@ func (w *kubeletWait) look(ctx context.Context) error {
 		return (c.File == serving) == (w.run.feature == kubeletcert.ServingBootstrap)
 	})
 	w.done.Results = orEmpty(results)
-	w.done.Proved = w.proved()
+	w.done.Proved = w.reached()
 	return err
 }
 
@@ -94,7 +96,7 @@ func (w *kubeletWait) lookFor(ctx context.Context, limit time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		if err := w.look(ctx); err != nil || w.proved() {
+		if err := w.look(ctx); err != nil || w.reached() {
 			return err
 		}
 		w.progress.waiting("the kubelet to use its certificate", "")
@@ -106,20 +108,36 @@ func (w *kubeletWait) lookFor(ctx context.Context, limit time.Duration) error {
 	}
 }
 
-// proved says whether what was seen last is what was wanted.
-func (w *kubeletWait) proved() bool {
-	return len(w.done.Results) > 0 && !slices.ContainsFunc(w.done.Results, func(r proof.Result) bool { return !r.Proved })
+// reached says whether what was seen last is what was wanted. A client certificate that
+// rotates has to be in the store.
+func (w *kubeletWait) reached() bool {
+	if len(w.done.Results) == 0 || slices.ContainsFunc(w.done.Results, func(r proof.Result) bool { return !r.Proved }) {
+		return false
+	}
+	if w.run.feature != kubeletcert.ClientRotation || !w.run.on {
+		return true
+	}
+	_, err := w.tree.ReadFile(w.set.Agent.ClientCertificate())
+	return err == nil
+}
+
+// wanted is the certificate that is waited for, in words, and who signs it.
+func (w *kubeletWait) wanted() (text, signer string) {
+	if w.run.feature == kubeletcert.ClientRotation {
+		return "client certificate", rotation.ClientSigner
+	}
+	return "serving certificate", rotation.ServingSigner
 }
 
 // asked says whether the kubelet waits for an answer, which a restart would not hasten, or
 // has just got one.
 func (w *kubeletWait) asked(ctx context.Context) bool {
-	if w.run.feature != kubeletcert.ServingBootstrap || !w.run.on {
+	if !w.run.on {
 		return false
 	}
 	w.findRequest(ctx)
 	if w.request.State == kube.RequestIssued {
-		return w.lookFor(ctx, storing) == nil && w.proved()
+		return w.lookFor(ctx, storing) == nil && w.reached()
 	}
 	return w.done.Request != "" && !w.request.Settled()
 }
@@ -134,7 +152,7 @@ const afterKubelet = 30 * time.Second
 // finish waits for the proof, and for an approval where one is needed.
 func (w *kubeletWait) finish(ctx context.Context) error {
 	var err error
-	if w.run.feature == kubeletcert.ServingBootstrap && w.run.on {
+	if w.run.on {
 		err = w.awaitIssued(ctx)
 	} else {
 		err = w.lookFor(ctx, afterKubelet)
@@ -146,8 +164,11 @@ func (w *kubeletWait) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err != nil || w.proved() {
+	switch {
+	case err != nil:
 		return err
+	case w.reached():
+		return w.nameStore(ctx)
 	}
 	return withHint(errors.New("the kubelet does not use what it should"), "look at it: kubepki kubelet status; journalctl -u kubelet")
 }
@@ -155,7 +176,39 @@ func (w *kubeletWait) finish(ctx context.Context) error {
 // requestEvery is how often the request is looked at.
 const requestEvery = time.Second
 
-// awaitIssued waits until the kubelet serves what the cluster has issued.
+// leavesConf says whether the kubelet is to leave a certificate inside kubelet.conf for one in
+// its store.
+func (r *kubeletSwitchRun) leavesConf(n *node) bool {
+	return r.feature == kubeletcert.ClientRotation && r.on && n.kubeletFacts().Embedded()
+}
+
+// nameStore lets a kubelet.conf that carries a certificate name the one in the store, as
+// kubeadm does when it has set a node up: the one inside ends some day, and a kubelet that is
+// started after that day does not look any further.
+func (w *kubeletWait) nameStore(ctx context.Context) error {
+	if !w.run.leavesConf(w.node) {
+		return nil
+	}
+	name, current := w.set.Agent.Kubeconfig, w.set.Agent.ClientCertificate()
+	data, err := w.tree.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if data, err = recovery.NameStore(data, current); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	backup, err := w.tree.Commit(ctx, pkidir.Commit{Reason: w.run.words(), Changes: []pkidir.Change{{Path: name, Data: data, Mode: 0o600}}})
+	if err != nil || backup == nil {
+		return err
+	}
+	w.done.Kubeconfig, w.done.KubeconfigBackup = name, backup.ID
+	if w.run.app.isText() {
+		fmt.Fprintf(w.run.app.Stdout, "%s: names %s instead of carrying a certificate, backup %s\n", name, current, backup.ID)
+	}
+	return nil
+}
+
+// awaitIssued waits until the kubelet uses what the cluster has issued.
 func (w *kubeletWait) awaitIssued(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, w.run.approval)
 	defer cancel()
@@ -163,7 +216,7 @@ func (w *kubeletWait) awaitIssued(ctx context.Context) error {
 		switch err := w.look(ctx); {
 		case ctx.Err() != nil:
 			return w.late()
-		case err != nil || w.proved():
+		case err != nil || w.reached():
 			return err
 		}
 		detail := w.findRequest(limited)
@@ -171,7 +224,8 @@ func (w *kubeletWait) awaitIssued(ctx context.Context) error {
 			return withHint(fmt.Errorf("request %s: %s: %s %s", w.done.Request, w.request.State, w.request.Reason, readable(w.request.Message)),
 				"find out why: kubepki csr review "+w.done.Request+"; the kubelet asks again by itself")
 		}
-		w.progress.waiting("the kubelet's serving certificate", detail)
+		text, _ := w.wanted()
+		w.progress.waiting("the kubelet's "+text, detail)
 		select {
 		case <-limited.Done():
 			return w.late()
@@ -182,7 +236,8 @@ func (w *kubeletWait) awaitIssued(ctx context.Context) error {
 
 // late says what is still missing when the wait is over or was interrupted.
 func (w *kubeletWait) late() error {
-	text, hint := "the kubelet has not asked for a serving certificate", "see why: journalctl -u kubelet"
+	text, _ := w.wanted()
+	text, hint := "the kubelet has not asked for a "+text, "see why: journalctl -u kubelet"
 	switch {
 	case w.request.State == kube.RequestApproved:
 		text, hint = "request "+w.done.Request+" is approved and not issued", "see whether kube-controller-manager runs and signs"
@@ -192,7 +247,7 @@ func (w *kubeletWait) late() error {
 	return &attentionError{withHint(errors.New(text), hint+"; then: "+w.run.words())}
 }
 
-// findRequest looks at the kubelet's newest request for a serving certificate with its own
+// findRequest looks at the kubelet's newest request for what is wanted with its own
 // credentials, and says in words what was seen.
 func (w *kubeletWait) findRequest(ctx context.Context) string {
 	client, err := kube.Open(w.set.Agent.Kubeconfig, kube.Options{Read: w.tree.ReadFile})
@@ -206,7 +261,8 @@ func (w *kubeletWait) findRequest(ctx context.Context) string {
 			return err.Error()
 		}
 		user := nodeUser + w.kubeletFacts().Judge(w.app.Now()).Node
-		w.done.Request = newestServing(user, w.since, requests)
+		_, signer := w.wanted()
+		w.done.Request = newest(user, signer, w.since, requests)
 	}
 	if w.done.Request == "" {
 		return "it has not asked for one yet"
@@ -222,13 +278,12 @@ func (w *kubeletWait) findRequest(ctx context.Context) string {
 	return fmt.Sprintf("%s is %s", w.done.Request, strings.ToLower(string(answer.State)))
 }
 
-// newestServing names the latest request of a user for a serving certificate; "" if there is
-// none since then.
-func newestServing(user string, since time.Time, all []certificatesv1.CertificateSigningRequest) string {
+// newest names the latest request of a user to a signer; "" if there is none since then.
+func newest(user, signer string, since time.Time, all []certificatesv1.CertificateSigningRequest) string {
 	name := ""
 	for _, r := range all {
 		made := r.CreationTimestamp.Time
-		if r.Spec.SignerName == csr.KubeletServing && r.Spec.Username == user && !made.Before(since) {
+		if r.Spec.SignerName == signer && r.Spec.Username == user && !made.Before(since) {
 			name, since = r.Name, made
 		}
 	}

@@ -29,8 +29,14 @@ type KubeletSwitch struct {
 	Feature       kubeletcert.Feature `json:"feature"`
 	On            bool                `json:"on"`
 	Changes       []ConfigChange      `json:"changes"`
-	Backup        string              `json:"backup,omitempty"` // of this node's file, for kubepki rollback
-	Request       string              `json:"request,omitempty"`
+	// Backup holds this node's file, for kubepki rollback, and the old text of each ConfigMap
+	// as <its name>.configmap.yaml.
+	Backup  string `json:"backup,omitempty"`
+	Request string `json:"request,omitempty"`
+	// Kubeconfig is kubelet.conf, if it came to name the file in the kubelet's store instead of
+	// carrying a certificate, or would.
+	Kubeconfig       string `json:"kubeconfig,omitempty"`
+	KubeconfigBackup string `json:"kubeconfigBackup,omitempty"`
 	Verification
 }
 
@@ -54,13 +60,18 @@ nodes get theirs (and in kubelet-config-1.x of older clusters), and in the kubel
 this node, where comments, order and unknown fields stay as they are; restarts the kubelet; and proves
 what came of it. %[2]s
 
+The backup holds the old text of all of them, and switching back brings that text back where nothing
+else has changed since.
+
 Every node takes its own run: --all-nodes prints the commands, and --node-only leaves the ConfigMap
 alone. --dry-run shows the differences and changes nothing. A second run changes nothing.`
 
 const (
 	onLong = `After serving-bootstrap it waits until the kubelet's request has been approved and the
-new certificate is served; kubepki's controller approves, or somebody does with kubepki csr review. An
-interrupted run is completed by the next one.`
+new certificate is served; kubepki's controller approves, or somebody does with kubepki csr review.
+After client-rotation a kubelet that has lived on the certificate inside kubelet.conf asks for one of
+its own; it waits for that, and then lets kubelet.conf name it, as kubeadm does. An interrupted run is
+completed by the next one.`
 	offLong = `Without serving-bootstrap the kubelet makes a certificate for itself again.`
 )
 
@@ -147,22 +158,27 @@ func (r *kubeletSwitchRun) run(ctx context.Context) error {
 	if o, against := r.feature.Against(n.set.Agent, r.on); against && r.dryRun {
 		r.app.warnf("--%s=%s in %s overrides %s", o.Flag, o.Value, o.File, n.set.Agent.Config)
 	}
-	var client *kube.Client
+	var cluster clusterConfigs // nil: left alone
 	if !r.nodeOnly {
-		if client, err = r.client(); err != nil {
+		client, err := r.client()
+		if err != nil {
 			return err
 		}
 		defer client.Close()
+		cluster = client
 	}
 	done := &KubeletSwitch{SchemaVersion: kubeletSwitchSchema, DryRun: r.dryRun, Feature: r.feature, On: r.on}
 	done.Results = []proof.Result{}
-	if done.Changes, err = r.plan(ctx, n, client); err != nil {
+	if done.Changes, err = r.plan(ctx, n, cluster); err != nil {
 		return err
 	}
 	if r.dryRun {
+		if r.leavesConf(n) {
+			done.Kubeconfig = n.set.Agent.Kubeconfig
+		}
 		return r.print(done)
 	}
-	if err := r.write(ctx, n, client, done); err != nil {
+	if err := r.write(ctx, n, cluster, done); err != nil {
 		return err
 	}
 	if r.app.isText() {
@@ -175,6 +191,12 @@ func (r *kubeletSwitchRun) run(ctx context.Context) error {
 	return err
 }
 
+// clusterConfigs are the KubeletConfigurations of a cluster: a *kube.Client.
+type clusterConfigs interface {
+	KubeletConfigs(ctx context.Context) ([]kube.KubeletConfig, error)
+	ChangeKubeletConfig(ctx context.Context, name string, dryRun bool, change func([]byte) ([]byte, error)) error
+}
+
 func (r *kubeletSwitchRun) client() (*kube.Client, error) {
 	client, err := r.app.client(r.config)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -184,12 +206,12 @@ func (r *kubeletSwitchRun) client() (*kube.Client, error) {
 }
 
 // plan decides how each KubeletConfiguration changes. It writes nothing.
-func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, client *kube.Client) ([]ConfigChange, error) {
+func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, cluster clusterConfigs) ([]ConfigChange, error) {
 	var changes []ConfigChange
-	if client != nil {
+	if cluster != nil {
 		limited, cancel := context.WithTimeout(ctx, apiWait)
 		defer cancel()
-		configs, err := client.KubeletConfigs(limited)
+		configs, err := cluster.KubeletConfigs(limited)
 		if err != nil {
 			return nil, err
 		}
@@ -203,42 +225,94 @@ func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, client *kube.Clien
 		return nil, err
 	}
 	changes = append(changes, ConfigChange{Object: file, before: data})
+	backups, err := n.tree.Backups()
+	if err != nil {
+		return nil, err
+	}
 	for i := range changes {
 		c := &changes[i]
 		if c.after, err = r.feature.Switch(c.before, r.on); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.Object, err)
 		}
-		c.Changed = !bytes.Equal(c.before, c.after)
+		if c.Changed = !bytes.Equal(c.before, c.after); c.Changed {
+			if old := r.fromBefore(n.tree, backups, c); old != nil {
+				c.after = old
+			}
+		}
 		c.Diff = unifiedDiff(c.Object, c.before, c.after)
 	}
 	return changes, nil
 }
 
-// write carries the changes out: the cluster's first, so that what is interrupted between them
-// is seen on the node, where the next run looks.
-func (r *kubeletSwitchRun) write(ctx context.Context, n *node, client *kube.Client, done *KubeletSwitch) error {
-	for _, c := range done.Changes {
-		if !c.Changed {
+// fromBefore returns the text that an earlier run of the opposite command found, if what it
+// made of it is what is there now: switching back then leaves no trace. nil: there is none.
+func (r *kubeletSwitchRun) fromBefore(t *tree, backups []pkidir.Backup, c *ConfigChange) []byte {
+	opposite := kubeletSwitchRun{feature: r.feature, on: !r.on}
+	for _, b := range backups {
+		if b.Reason != opposite.words() {
 			continue
 		}
+		old, err := t.Saved(b, c.saved())
+		if err != nil {
+			continue
+		}
+		if made, err := r.feature.Switch(old, !r.on); err == nil && bytes.Equal(made, c.before) && !bytes.Equal(old, c.before) {
+			return old
+		}
+	}
+	return nil
+}
+
+// saved is the name of the old text in a backup.
+func (c *ConfigChange) saved() string {
+	if c.configMap != "" {
+		return c.configMap + ".configmap.yaml"
+	}
+	return c.Object
+}
+
+// write carries the changes out. The cluster is asked first whether it would take them, so
+// that where it does not, nothing has changed; it changes last, when its old text is saved.
+func (r *kubeletSwitchRun) write(ctx context.Context, n *node, cluster clusterConfigs, done *KubeletSwitch) error {
+	changed := slices.DeleteFunc(slices.Clone(done.Changes), func(c ConfigChange) bool { return !c.Changed })
+	if err := changeCluster(ctx, cluster, changed, true); err != nil {
+		return err
+	}
+	commit := pkidir.Commit{Reason: r.words(), Keep: map[string][]byte{}}
+	for _, c := range changed {
 		if c.configMap != "" {
-			err := client.ChangeKubeletConfig(ctx, c.configMap, func(data []byte) ([]byte, error) { return r.feature.Switch(data, r.on) })
-			if err != nil {
-				return err
-			}
+			commit.Keep[c.saved()] = c.before
 			continue
 		}
-		backup, err := n.tree.Commit(ctx, pkidir.Commit{
-			Reason: r.words(), Changes: []pkidir.Change{{Path: c.Object, Data: c.after, Mode: 0o644}},
+		commit.Changes = append(commit.Changes, pkidir.Change{Path: c.Object, Data: c.after, Mode: 0o644})
+	}
+	backup, err := n.tree.Commit(ctx, commit)
+	if err != nil {
+		return err
+	}
+	if backup != nil {
+		done.Backup = backup.ID
+	}
+	n.discover()
+	return withHint(changeCluster(ctx, cluster, changed, false), "this node's file is done; run the same command again")
+}
+
+// changeCluster changes the ConfigMaps among the changes.
+func changeCluster(ctx context.Context, cluster clusterConfigs, changes []ConfigChange, dryRun bool) error {
+	for _, c := range changes {
+		if c.configMap == "" {
+			continue
+		}
+		err := cluster.ChangeKubeletConfig(ctx, c.configMap, dryRun, func(data []byte) ([]byte, error) {
+			if bytes.Equal(data, c.after) || bytes.Equal(data, c.before) {
+				return c.after, nil
+			}
+			return nil, fmt.Errorf("%s: somebody else has just changed it: run the same command again", c.Object)
 		})
 		if err != nil {
 			return err
 		}
-		if backup != nil {
-			done.Backup = backup.ID
-		}
 	}
-	n.discover()
 	return nil
 }
 
@@ -255,10 +329,13 @@ func (r *kubeletSwitchRun) print(done *KubeletSwitch) error {
 	if !r.app.isText() {
 		return r.app.printStructured(done)
 	}
-	nothing := true
+	nothing := done.Kubeconfig == ""
 	for _, c := range done.Changes {
 		fmt.Fprint(r.app.Stdout, c.Diff)
 		nothing = nothing && !c.Changed
+	}
+	if done.Kubeconfig != "" {
+		fmt.Fprintf(r.app.Stdout, "%s carries its certificate: once the kubelet has stored one of its own, it would name that.\n", done.Kubeconfig)
 	}
 	if nothing {
 		fmt.Fprintf(r.app.Stdout, "Nothing to change: %s is %s everywhere.\n", r.feature.Field(), onOff(r.on))
@@ -271,56 +348,10 @@ func (r *kubeletSwitchRun) printChanges(done *KubeletSwitch) {
 		what := fmt.Sprintf("%s is %s already", r.feature.Field(), onOff(r.on))
 		if c.Changed {
 			what = fmt.Sprintf("%s switched %s", r.feature.Field(), onOff(r.on))
-			if c.configMap == "" && done.Backup != "" {
+			if done.Backup != "" {
 				what += ", backup " + done.Backup
 			}
 		}
 		fmt.Fprintf(r.app.Stdout, "%s: %s\n", c.Object, what)
 	}
-}
-
-// printCommands tells what to run where.
-func (r *kubeletSwitchRun) printCommands(ctx context.Context) error {
-	client, err := r.client()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, apiWait)
-	defer cancel()
-	nodes, err := client.Nodes(ctx)
-	if err != nil {
-		return err
-	}
-	// A control plane first: it has the credentials for the ConfigMap.
-	slices.SortStableFunc(nodes, func(a, b kube.Node) int {
-		return slices.Index([]bool{true, false}, a.ControlPlane) - slices.Index([]bool{true, false}, b.ControlPlane)
-	})
-	commands := NodeCommandList{SchemaVersion: kubeletSwitchSchema, Commands: []NodeCommand{}}
-	for i, node := range nodes {
-		command := r.words()
-		if i > 0 {
-			command += " --node-only"
-		}
-		commands.Commands = append(commands.Commands, NodeCommand{node.Name, command})
-	}
-	if !r.app.isText() {
-		return r.app.printStructured(commands)
-	}
-	for _, c := range commands.Commands {
-		fmt.Fprintf(r.app.Stdout, "ssh %s %s\n", quoted(c.Node), c.Command)
-	}
-	return nil
-}
-
-// NodeCommandList is what --all-nodes prints with -o json.
-type NodeCommandList struct {
-	SchemaVersion string        `json:"schemaVersion"`
-	Commands      []NodeCommand `json:"commands"`
-}
-
-// NodeCommand is what to run on one node.
-type NodeCommand struct {
-	Node    string `json:"node"`
-	Command string `json:"command"`
 }

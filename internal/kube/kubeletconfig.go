@@ -60,10 +60,15 @@ const maxConflicts = 5
 
 // ChangeKubeletConfig applies a change to the KubeletConfiguration in the ConfigMap of that
 // name, and to nothing else in it. The change is applied anew when another writer was faster.
-// A change that returns what it was given writes nothing.
-func (c *Client) ChangeKubeletConfig(ctx context.Context, name string, change func([]byte) ([]byte, error)) error {
+// A change that returns what it was given writes nothing. With dryRun the server does all but
+// write, and so says beforehand whether it would.
+func (c *Client) ChangeKubeletConfig(ctx context.Context, name string, dryRun bool, change func([]byte) ([]byte, error)) error {
 	const doing = "change ConfigMap %s/%s"
 	configMaps := c.api.CoreV1().ConfigMaps(configNamespace)
+	var o meta.PatchOptions
+	if dryRun {
+		o.DryRun = []string{meta.DryRunAll}
+	}
 	var overtaken error
 	for range maxConflicts {
 		m, err := configMaps.Get(ctx, name, meta.GetOptions{})
@@ -82,7 +87,7 @@ func (c *Client) ChangeKubeletConfig(ctx context.Context, name string, change fu
 		if err != nil {
 			return err
 		}
-		_, err = configMaps.Patch(ctx, name, types.MergePatchType, patch, meta.PatchOptions{})
+		_, err = configMaps.Patch(ctx, name, types.MergePatchType, patch, o)
 		if err == nil {
 			return nil
 		}

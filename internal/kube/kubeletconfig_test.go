@@ -20,6 +20,7 @@ func TestChangeOfAKubeletConfigThatWasOvertaken(t *testing.T) {
 		writes    int
 	}{
 		"at once":                 {0, "", "", 1},
+		"only tried":              {0, "dry", "", 1},
 		"overtaken twice":         {2, "", "", 3},
 		"overtaken all the time":  {1000, "", Conflict, maxConflicts},
 		"a change that fails":     {0, "cannot", "", 0},
@@ -37,6 +38,9 @@ func TestChangeOfAKubeletConfigThatWasOvertaken(t *testing.T) {
 					if err := json.Unmarshal(body, &patch); err != nil {
 						t.Error(err)
 					}
+					if got := r.URL.Query().Get("dryRun"); (got == "All") != (c.wrong == "dry") {
+						t.Errorf("dryRun=%q", got)
+					}
 					if writes++; writes <= c.conflicts {
 						version++
 						answer(http.StatusConflict)(w, r)
@@ -47,7 +51,7 @@ func TestChangeOfAKubeletConfigThatWasOvertaken(t *testing.T) {
 				fmt.Fprintf(w, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kubelet-config","uid":"u","resourceVersion":"%d"},"data":{"kubelet":"v%[1]d","other":"x"}}`, version)
 			})
 			failure := errors.New(c.wrong)
-			err := dial(t, files, Options{Server: url}).ChangeKubeletConfig(t.Context(), "kubelet-config", func(data []byte) ([]byte, error) {
+			err := dial(t, files, Options{Server: url}).ChangeKubeletConfig(t.Context(), "kubelet-config", c.wrong == "dry", func(data []byte) ([]byte, error) {
 				switch c.wrong {
 				case "cannot":
 					return nil, failure

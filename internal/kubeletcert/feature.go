@@ -67,6 +67,9 @@ func (f Feature) Against(agent component.Agent, on bool) (component.Override, bo
 	return component.Override{}, false
 }
 
+// Embedded says whether kubelet.conf carries a client certificate instead of naming a file.
+func (f *Facts) Embedded() bool { return len(f.kubeconfig.user.ClientCertificateData) > 0 }
+
 // Hazard says why a kubelet would not work any more after a feature has been switched; nil
 // when it would.
 func (f *Facts) Hazard(feature Feature, on bool, now time.Time) error {

@@ -1,9 +1,7 @@
 package kubeletcert_test
 
 import (
-	"crypto/x509"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,9 +61,7 @@ func TestPlanRotation(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			names := len(r.Profile.DNSNames) + len(r.Profile.IPAddresses)
-			if r.Node != "cp1" || r.Profile.Subject.String() != "CN=system:node:cp1,O=system:nodes" || (names > 0) != (c.purpose == kubeletcert.Serving) ||
-				!slices.Contains(r.Usages, map[kubeletcert.Purpose]string{kubeletcert.Client: "client auth", kubeletcert.Serving: "server auth"}[c.purpose]) {
+			if r.Node != "cp1" || r.Current == "" || r.Old == nil || (len(r.Old.DNSNames) > 0) != (c.purpose == kubeletcert.Serving) {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -82,60 +78,40 @@ func TestAnExpiredServingCertificateIsRotated(t *testing.T) {
 }
 
 func TestWhatIsIssuedIsChecked(t *testing.T) {
-	m := controlPlane(t)
+	m, other := controlPlane(t), controlPlane(t)
 	bootstrapping(m)
-	r, err := facts(t, m).PlanRotation(kubeletcert.Serving, made())
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := pki.GenerateKey(pki.ECDSAP256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issue := func(from *testpki.Machine, change func(*pki.Profile), begin time.Time) []*x509.Certificate {
-		authority, err := from.Files().Snapshot(from.Cluster).Authority(layout.NameCA)
-		if err != nil {
-			t.Fatal(err)
-		}
-		profile := r.Profile
-		change(&profile)
-		cert, err := authority.Issue(profile, key.Public(), pki.ValidFor(begin, year))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []*x509.Certificate{cert}
-	}
-	as := func(*pki.Profile) {}
+	ours := facts(t, m)
+	foreign := controlPlane(t) // what it serves is another CA's
+	foreign.Write(bootstrapping(foreign), other.ServingPair("cp1", made(), year), 0o600)
 	for name, c := range map[string]struct {
-		chain []*x509.Certificate
-		want  string
+		purpose kubeletcert.Purpose
+		facts   *kubeletcert.Facts
+		issued  []byte
+		want    string
 	}{
-		"as asked for":       {issue(m, as, made()), ""},
-		"by another CA":      {issue(controlPlane(t), as, made()), "not signed"},
-		"for somebody else":  {issue(m, func(p *pki.Profile) { p.Subject.CommonName = "system:node:cp2" }, made()), "it is for"},
-		"without a name":     {issue(m, func(p *pki.Profile) { p.DNSNames = nil }, made()), "lacks the name"},
-		"without an address": {issue(m, func(p *pki.Profile) { p.IPAddresses = nil }, made()), "lacks the address"},
-		"for clients":        {issue(m, func(p *pki.Profile) { p.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, made()), "server"},
-		"expired":            {issue(m, as, made().Add(-2*year)), "expired"},
+		"a client's":                    {kubeletcert.Client, ours, m.ClientPair("cp1", made(), year), ""},
+		"a serving one":                 {kubeletcert.Serving, ours, m.ServingPair("cp1", made(), year), ""},
+		"a client's of another CA":      {kubeletcert.Client, ours, other.ClientPair("cp1", made(), year), "not signed"},
+		"by another CA than before":     {kubeletcert.Serving, ours, other.ServingPair("cp1", made(), year), "not signed"},
+		"by another CA, as before":      {kubeletcert.Serving, facts(t, foreign), other.ServingPair("cp1", made(), year), ""},
+		"for clients":                   {kubeletcert.Serving, ours, m.ClientPair("cp1", made(), year), "server"},
+		"for servers":                   {kubeletcert.Client, ours, m.ServingPair("cp1", made(), year), "client"},
+		"expired":                       {kubeletcert.Serving, ours, m.ServingPair("cp1", made().Add(-2*year), year), "expired"},
+		"another CA's that has expired": {kubeletcert.Serving, facts(t, foreign), other.ServingPair("cp1", made().Add(-2*year), year), "expired"},
 	} {
-		err := r.Check(c.chain, key, made())
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
-	}
-	other, _ := pki.GenerateKey(pki.ECDSAP256)
-	if r.Check(issue(m, as, made()), other, made()) == nil {
-		t.Error("another key is accepted")
-	}
-	request, err := pki.NewRequest(r.Profile, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !r.Fits(request, key) || r.Fits(request, other) || r.Fits([]byte("x"), key) {
-		t.Error("stored requests are mistaken")
-	}
-	r.Profile.DNSNames = []string{"another"}
-	if r.Fits(request, key) {
-		t.Error("a request for other names is gone on with")
+		t.Run(name, func(t *testing.T) {
+			r, err := c.facts.PlanRotation(c.purpose, made())
+			if err != nil {
+				t.Fatal(err)
+			}
+			chain, err := pki.ParseCertificates(c.issued)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = r.Check(chain, made())
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }

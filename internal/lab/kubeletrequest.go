@@ -21,29 +21,54 @@ const requestPause = time.Second
 
 const requestsPath = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
-// requestServing asks the cluster for the serving certificate until it has one, as a kubelet
-// with serverTLSBootstrap does that has none. The lab's kubelet does not rotate it.
-func (s *kubeletServer) requestServing(ctx context.Context) {
+// wanted is a certificate that a kubelet asks the cluster for when it starts.
+type wanted struct {
+	signer, usage string
+	profile       pki.Profile
+	prefix        string                // of its file
+	use           func(tls.Certificate) // from now on
+}
+
+// wantedServing is the serving certificate, with serverTLSBootstrap and without one.
+func (s *kubeletServer) wantedServing() wanted {
+	node := s.kubelet.node
+	a := wanted{"kubernetes.io/kubelet-serving", "server auth", s.kubelet.profile(), "kubelet-server-", func(cert tls.Certificate) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.serves = &cert
+	}}
+	a.profile.DNSNames, a.profile.IPAddresses = []string{node.Name}, []net.IP{node.Address.AsSlice()}
+	return a
+}
+
+// wantedClient is the first certificate of the store, which takes the place of the one that
+// kubelet.conf carries. The lab's kubelet logs in with it when it starts the next time.
+func (k *kubelet) wantedClient() wanted {
+	return wanted{"kubernetes.io/kube-apiserver-client-kubelet", "client auth", k.profile(), "kubelet-client-", func(tls.Certificate) {}}
+}
+
+func (k *kubelet) profile() pki.Profile {
+	return pki.Profile{Subject: pkix.Name{CommonName: "system:node:" + k.node.Name, Organization: []string{"system:nodes"}}}
+}
+
+// request asks until there is a certificate. The lab's kubelet does not rotate it.
+func (k *kubelet) request(ctx context.Context, a wanted) {
 	for ctx.Err() == nil {
-		err := s.requestOnce(ctx)
+		err := k.requestOnce(ctx, a)
 		if err == nil {
 			return
 		}
-		s.kubelet.log.Debug("ask for a serving certificate", "error", err)
+		k.log.Debug("ask for a certificate", "signer", a.signer, "error", err)
 		pause(ctx, requestPause)
 	}
 }
 
-func (s *kubeletServer) requestOnce(ctx context.Context) error {
-	k := s.kubelet
+func (k *kubelet) requestOnce(ctx context.Context, a wanted) error {
 	key, err := pki.GenerateKey(pki.ECDSAP256)
 	if err != nil {
 		return err
 	}
-	request, err := pki.NewRequest(pki.Profile{
-		Subject:  pkix.Name{CommonName: "system:node:" + k.node.Name, Organization: []string{"system:nodes"}},
-		DNSNames: []string{k.node.Name}, IPAddresses: []net.IP{k.node.Address.AsSlice()},
-	}, key)
+	request, err := pki.NewRequest(a.profile, key)
 	if err != nil {
 		return err
 	}
@@ -55,7 +80,7 @@ func (s *kubeletServer) requestOnce(ctx context.Context) error {
 	err = k.api.do(ctx, http.MethodPost, requestsPath, jsonType, map[string]any{
 		"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": map[string]any{"generateName": "csr-"},
 		"spec": map[string]any{
-			"signerName": "kubernetes.io/kubelet-serving", "request": request, "usages": []string{"digital signature", "server auth"},
+			"signerName": a.signer, "request": request, "usages": []string{"digital signature", a.usage},
 		},
 	}, &made)
 	if err != nil {
@@ -65,7 +90,7 @@ func (s *kubeletServer) requestOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.store(chain, key)
+	return k.store(a, chain, key)
 }
 
 // awaitCertificate waits until a request is answered.
@@ -97,33 +122,30 @@ func (k *kubelet) awaitCertificate(ctx context.Context, name string) ([]byte, er
 	}
 }
 
-// store puts a certificate into the kubelet's store and serves it from now on.
-func (s *kubeletServer) store(chain []byte, key *pki.Key) error {
+// store puts a certificate into the kubelet's store and uses it from now on.
+func (k *kubelet) store(a wanted, chain []byte, key *pki.Key) error {
 	keyPEM, err := key.PEM()
 	if err != nil {
 		return err
 	}
-	node := s.kubelet.node
 	cert, err := tls.X509KeyPair(chain, keyPEM)
 	if err != nil {
 		return err
 	}
-	dated := path.Join(kubeletCertDir, "kubelet-server-"+node.now().Format("2006-01-02-15-04-05")+".pem")
-	if err := node.write(dated, append(chain, keyPEM...), 0o600); err != nil {
+	name := func(what string) string { return path.Join(kubeletCertDir, a.prefix+what+".pem") }
+	dated, updated := name(k.node.now().Format("2006-01-02-15-04-05")), k.node.Path(name("updated"))
+	if err := k.node.write(dated, append(chain, keyPEM...), 0o600); err != nil {
 		return err
 	}
-	updated := node.Path(path.Join(kubeletCertDir, "kubelet-server-updated.pem"))
 	if err := os.Remove(updated); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := os.Symlink(dated, updated); err != nil {
 		return err
 	}
-	if err := os.Rename(updated, node.Path(kubeletServerFile)); err != nil {
+	if err := os.Rename(updated, k.node.Path(name("current"))); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.serves = &cert
+	a.use(cert)
 	return nil
 }

@@ -87,7 +87,10 @@ func runKubelet(ctx context.Context, n *Node) error {
 	defer server.close()
 	var asking sync.WaitGroup
 	if k.config.ServerTLSBootstrap && server.serves == nil {
-		asking.Go(func() { server.requestServing(ctx) })
+		asking.Go(func() { k.request(ctx, server.wantedServing()) })
+	}
+	if _, err := k.node.read(kubeletClientFile); k.config.RotateCertificates && errors.Is(err, fs.ErrNotExist) {
+		asking.Go(func() { k.request(ctx, k.wantedClient()) })
 	}
 	heartbeat := make(chan struct{})
 	go func() {

@@ -37,6 +37,7 @@ type BackupFile struct {
 	UID     int         `json:"uid"`
 	GID     int         `json:"gid"`
 	SHA256  string      `json:"sha256,omitempty"` // hex, of the bytes
+	Stays   bool        `json:"stays,omitempty"`  // a rollback does not remove it
 }
 
 func (f BackupFile) attr() atomicfile.Attr {
@@ -60,7 +61,7 @@ func (t *Tree) Backups() ([]Backup, error) {
 }
 
 // Rollback restores the files of a backup with their modes and owners and removes those
-// that did not exist; "" means the newest backup. Other files stay as they are. It is a
+// that did not exist, unless they were meant to stay; "" means the newest backup. Other files stay as they are. It is a
 // commit of its own, and the backup it returns is the way back, so rolling back twice to ""
 // ends where it began.
 func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
@@ -83,10 +84,13 @@ func (t *Tree) Rollback(ctx context.Context, id string) (*Backup, error) {
 	}
 	var edits []edit
 	for i, f := range t.present(b).Files {
+		if f.Stays {
+			continue
+		}
 		attr := f.attr()
 		edits = append(edits, edit{Change{Path: f.Path, Data: copies[i], Remove: !f.Existed}, &attr})
 	}
-	return t.commit(ctx, "rollback to "+id, edits, nil)
+	return t.commit(ctx, "rollback to "+id, edits, nil, nil)
 }
 
 var backupID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]{8}T[0-9]{6}Z)(?:-([1-9][0-9]{0,5}))?$`) })
@@ -138,6 +142,28 @@ func (p place) backupIDs() ([]string, error) {
 		return cmp.Or(strings.Compare(aStamp, bStamp), cmp.Compare(aCount, bCount))
 	})
 	return ids, nil
+}
+
+// Saved returns the old bytes that a backup has of a file, named as in BackupFile.Path, or
+// those that were kept in it under a name. It fails with fs.ErrNotExist when there are none.
+func (t *Tree) Saved(b Backup, name string) ([]byte, error) {
+	if i := slices.IndexFunc(b.Files, func(f BackupFile) bool { return f.Path == name && f.Existed }); i >= 0 {
+		return t.home.readCopy(b, i)
+	}
+	if checkKept(name) != nil {
+		return nil, fs.ErrNotExist
+	}
+	return atomicfile.ReadFile(t.home.path("backups", b.ID, name), MaxFile)
+}
+
+// keptName matches what is kept in a backup beside its files. Those have a number in front.
+var keptName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9.-]*\.yaml$`) })
+
+func checkKept(name string) error {
+	if !keptName().MatchString(name) {
+		return fmt.Errorf("%q is not a name for what is kept in a backup", name)
+	}
+	return nil
 }
 
 func (p place) manifest(id string) string { return p.path("backups", id, "manifest.json") }

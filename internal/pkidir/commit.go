@@ -22,12 +22,18 @@ type Change struct {
 	Mode   fs.FileMode // of a new file, whatever the umask; 0: 0600. A replaced file keeps mode and owner
 	Remove bool        // remove the file; one that is not there is fine
 	New    bool        // the file must not exist yet
+	Stays  bool        // a rollback leaves the new file, as where a link comes to lead to it
 }
 
 // Commit is a set of changes that take effect together.
 type Commit struct {
 	Reason  string // such as "certs renew all"; kept with the backup
 	Changes []Change
+
+	// Keep holds old bytes of what is no file of the cluster, such as an object in the API, by
+	// the name under which they are kept in the backup's folder, as in "config.yaml". Rollback
+	// leaves them alone; Saved reads them.
+	Keep map[string][]byte
 
 	// Verify, if set, is called once, when everything is staged and nothing changed. read
 	// gives each file as it will be: staged bytes where there are some, else what is on
@@ -50,7 +56,7 @@ func (t *Tree) Commit(ctx context.Context, c Commit) (*Backup, error) {
 	for i, change := range c.Changes {
 		edits[i] = edit{Change: change}
 	}
-	return t.commit(ctx, c.Reason, edits, c.Verify)
+	return t.commit(ctx, c.Reason, edits, c.Keep, c.Verify)
 }
 
 // edit is a change that may insist on attributes.
@@ -61,7 +67,7 @@ type edit struct {
 
 type verifyFunc func(read func(path string) ([]byte, error)) error
 
-func (t *Tree) commit(ctx context.Context, reason string, edits []edit, verify verifyFunc) (*Backup, error) {
+func (t *Tree) commit(ctx context.Context, reason string, edits []edit, keep map[string][]byte, verify verifyFunc) (*Backup, error) {
 	if t.options.ReadOnly {
 		return nil, errors.New("commit: the tree was opened for reading only")
 	}
@@ -72,11 +78,11 @@ func (t *Tree) commit(ctx context.Context, reason string, edits []edit, verify v
 	if err := t.home.recover(t.options.Notice); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
-	x, writes, err := t.prepare(reason, edits)
+	x, writes, err := t.prepare(reason, edits, keep)
 	if err != nil {
 		return nil, fmt.Errorf("commit: nothing was changed: %w", err)
 	}
-	if len(x.Files) == 0 {
+	if len(x.Files) == 0 && len(keep) == 0 {
 		return nil, nil
 	}
 	if err := t.carryOut(ctx, x, writes, verify); err != nil {
@@ -86,7 +92,7 @@ func (t *Tree) commit(ctx context.Context, reason string, edits []edit, verify v
 }
 
 // prepare looks at the old files and decides what is to be written where. It writes nothing.
-func (t *Tree) prepare(reason string, edits []edit) (*transaction, []atomicfile.File, error) {
+func (t *Tree) prepare(reason string, edits []edit, keep map[string][]byte) (*transaction, []atomicfile.File, error) {
 	now := t.options.Now().UTC()
 	id, err := t.home.nextID(now)
 	if err != nil {
@@ -94,7 +100,7 @@ func (t *Tree) prepare(reason string, edits []edit) (*transaction, []atomicfile.
 	}
 	x := &transaction{place: t.home, journal: journal{
 		Version: journalVersion,
-		Backup:  Backup{ID: id, Time: now, Reason: reason},
+		Backup:  Backup{ID: id, Time: now, Reason: reason, Files: []BackupFile{}},
 	}}
 	var writes []atomicfile.File
 	for _, e := range edits {
@@ -103,6 +109,12 @@ func (t *Tree) prepare(reason string, edits []edit) (*transaction, []atomicfile.
 			return nil, nil, err
 		}
 		writes = append(writes, more...)
+	}
+	for name, data := range keep {
+		if err := checkKept(name); err != nil {
+			return nil, nil, err
+		}
+		writes = append(writes, atomicfile.File{Path: x.path("backups", id, name), Data: data, Attr: private})
 	}
 	manifest, err := json.MarshalIndent(x.Backup, "", "  ")
 	if err != nil {
@@ -154,7 +166,9 @@ func (t *Tree) prepareFile(x *transaction, e edit) ([]atomicfile.File, error) {
 		m.SHA256 = checksum(e.Data)
 	}
 	x.Files = append(x.Files, m)
-	x.Backup.Files = append(x.Backup.Files, old.backup(recorded))
+	saved := old.backup(recorded)
+	saved.Stays = e.Stays && !old.exists
+	x.Backup.Files = append(x.Backup.Files, saved)
 	var writes []atomicfile.File
 	if !e.Remove {
 		writes = append(writes, atomicfile.File{Path: x.staged(i), Data: e.Data, Attr: e.attrOver(old)})

@@ -42,12 +42,12 @@ func (p *Plan) CarryOut(ctx context.Context, tree Tree, fsys atomicfile.FS, reas
 			return nil, err
 		}
 	}
-	return backup, SwitchLinks(tree, fsys, made.Links)
+	return backup, switchLinks(tree, fsys, made.Links)
 }
 
-// SwitchLinks lets each link lead to its target, which must be there, and makes that
+// switchLinks lets each link lead to its target, which must be there, and makes that
 // durable.
-func SwitchLinks(tree Tree, fsys atomicfile.FS, links []Link) error {
+func switchLinks(tree Tree, fsys atomicfile.FS, links []Link) error {
 	var folders []string
 	for _, l := range links {
 		if err := fsys.Symlink(l.Target, tree.Path(l.File)); err != nil {

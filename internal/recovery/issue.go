@@ -217,7 +217,8 @@ func (m *maker) install(step *Step, p *pair) error {
 	if err != nil {
 		return err
 	}
-	m.change(pkidir.Change{Path: step.File, Data: data, Mode: keyMode, New: true})
+	// A link comes to lead there, which no rollback switches back.
+	m.change(pkidir.Change{Path: step.File, Data: data, Mode: keyMode, New: true, Stays: true})
 	return nil
 }
 

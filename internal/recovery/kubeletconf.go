@@ -31,7 +31,7 @@ func (m *maker) repairedConf(step *Step) ([]byte, error) {
 			ClusterName: m.Cluster.Name, Server: step.server, CertificateAuthority: pki.CertificatesPEM(m.bundles[layout.NameCA]...),
 			User: nodePrefix + m.Cluster.NodeName,
 		})
-		return edited(data, func(_, user map[string]any) { nameFiles(user, current) })
+		return NameStore(data, current)
 	}
 	data, err := k.file.Bytes(), error(nil)
 	if k.server.reason != "" {
@@ -41,7 +41,7 @@ func (m *maker) repairedConf(step *Step) ([]byte, error) {
 		data, err = m.withCA(step.File, data, k.cluster)
 	}
 	if err == nil && (k.user.reason != "" || m.embeds(k)) {
-		data, err = edited(data, func(_, user map[string]any) { nameFiles(user, current) })
+		data, err = NameStore(data, current)
 	}
 	return data, err
 }
@@ -75,11 +75,14 @@ func (m *maker) withCA(name string, data []byte, c kubeconfig.Cluster) ([]byte, 
 	})
 }
 
-// nameFiles lets a user log in with the file that the kubelet renews.
-func nameFiles(user map[string]any, current string) {
-	delete(user, "client-certificate-data")
-	delete(user, "client-key-data")
-	user["client-certificate"], user["client-key"] = current, current
+// NameStore lets the current user of kubelet.conf log in with current, the file that the
+// kubelet renews, instead of what it had. Fields stay, comments do not.
+func NameStore(conf []byte, current string) ([]byte, error) {
+	return edited(conf, func(_, user map[string]any) {
+		delete(user, "client-certificate-data")
+		delete(user, "client-key-data")
+		user["client-certificate"], user["client-key"] = current, current
+	})
 }
 
 // edited applies a change to the cluster and the user of the current context of a

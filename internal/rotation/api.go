@@ -36,7 +36,8 @@ const (
 	Issued   State = "Issued"
 )
 
-func (s State) final() bool { return s == Denied || s == Failed || s == Issued }
+// Final says whether nothing more will come.
+func (s State) Final() bool { return s == Denied || s == Failed || s == Issued }
 
 // Reason says in one constant word why a certificate is asked for, or why there is none. Reasons are part of the
 // metrics and may only grow.

@@ -20,7 +20,7 @@ func (r *Rotator) attempt(ctx context.Context, why Reason, wanted Template) erro
 		return err
 	}
 	defer api.Close()
-	request := wanted.request(p.pkcs10)
+	request := wanted.request(p.PKCS10)
 	r.asking(request.Name)
 	answer, err := r.answer(ctx, api, request, wanted)
 	// A certificate that the server no longer accepts may be replaced by way of the bootstrap kubeconfig.
@@ -46,22 +46,22 @@ func (r *Rotator) valid() *Pair {
 }
 
 // request returns the request that is on its way, or makes a new one and stores it.
-func (r *Rotator) request(why Reason, wanted Template) (*pending, error) {
-	p, err := r.Store.pending()
+func (r *Rotator) request(why Reason, wanted Template) (*Pending, error) {
+	p, err := r.Store.Pending()
 	if err != nil {
 		r.Log.Warn("the stored request is of no use; a new one is made", "identity", r.Name, "error", err)
 	}
-	if p != nil && !r.refused && p.serves(wanted) && !r.holds(p) {
+	if p != nil && !r.refused && p.Serves(wanted) && !r.holds(p) {
 		return p, nil
 	}
 	now := r.Now()
 	if d := r.budget.wait(why, now); d > 0 {
 		return nil, failure(TooMany, "enough new requests for now; the next one in %s", d.Round(time.Second))
 	}
-	if p, err = newPending(wanted); err != nil {
+	if p, err = NewPending(wanted); err != nil {
 		return nil, failure(Rejected, "%w", err)
 	}
-	if err := r.Store.keep(p); err != nil {
+	if err := r.Store.Keep(p); err != nil {
 		return nil, err
 	}
 	r.budget.spend(why, now)
@@ -71,9 +71,9 @@ func (r *Rotator) request(why Reason, wanted Template) (*pending, error) {
 }
 
 // holds says whether the certificate in use is the answer to a request: the process ended before it could remove it.
-func (r *Rotator) holds(p *pending) bool {
+func (r *Rotator) holds(p *Pending) bool {
 	held := r.Held()
-	return held != nil && pki.SamePublicKey(held.Key.Public(), p.key.Public())
+	return held != nil && pki.SamePublicKey(held.Key.Public(), p.Key.Public())
 }
 
 // answer waits for a final answer. It gives up when something else is wanted meanwhile.
@@ -88,10 +88,10 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 	defer func() { cancel(nil); <-done }()
 
 	answer, err := api.Ask(ctx, request)
-	if err == nil && !answer.State.final() {
+	if err == nil && !answer.State.Final() {
 		r.Log.Info("request sent", "identity", r.Name, "request", request.Name, "state", answer.State)
 	}
-	for err == nil && !answer.State.final() {
+	for err == nil && !answer.State.Final() {
 		r.waiting(answer.State)
 		began := time.Now()
 		answer, err = api.Await(ctx, request.Name)
@@ -126,16 +126,16 @@ func (r *Rotator) watchTemplate(ctx context.Context, wanted Template, cancel con
 }
 
 // receive judges what was issued and puts it to use.
-func (r *Rotator) receive(p *pending, request Request, answer Answer, wanted Template) error {
+func (r *Rotator) receive(p *Pending, request Request, answer Answer, wanted Template) error {
 	chain, err := pki.ParseCertificates(answer.Certificate)
 	if err != nil {
 		return failure(Unusable, "what was issued for request %s: %w", request.Name, err)
 	}
-	if err := pki.CheckPair(chain[0], p.key); err != nil {
+	if err := pki.CheckPair(chain[0], p.Key); err != nil {
 		return failure(Unusable, "what was issued for request %s: %w", request.Name, err)
 	}
 	now := r.Now()
-	fresh, held := &Pair{Chain: chain, Key: p.key}, r.Held()
+	fresh, held := &Pair{Chain: chain, Key: p.Key}, r.Held()
 	s := r.situation(wanted)
 	keep, wrong := judge(fresh, wanted, s.held, now)
 	if !keep {

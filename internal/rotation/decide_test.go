@@ -163,25 +163,25 @@ func TestBudget(t *testing.T) {
 }
 
 func TestRequestName(t *testing.T) {
-	p, err := newPending(NodeClient("node-1"))
+	p, err := NewPending(NodeClient("node-1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NodeClient("node-1").request(p.pkcs10)
-	if again := NodeClient("node-1").request(p.pkcs10); again.Name != r.Name {
+	r := NodeClient("node-1").request(p.PKCS10)
+	if again := NodeClient("node-1").request(p.PKCS10); again.Name != r.Name {
 		t.Error("the same request has another name")
 	}
 	longer := NodeClient("node-1")
 	longer.Expiration = time.Hour
-	if longer.request(p.pkcs10).Name == r.Name {
+	if longer.request(p.PKCS10).Name == r.Name {
 		t.Error("a request for another lifetime has the same name")
 	}
-	if !p.serves(NodeClient("node-1")) || p.serves(NodeClient("node-2")) {
+	if !p.Serves(NodeClient("node-1")) || p.Serves(NodeClient("node-2")) {
 		t.Error("the request is taken for another's")
 	}
 	rsa := NodeClient("node-1")
 	rsa.Algorithm = pki.RSA2048
-	if p.serves(rsa) {
+	if p.Serves(rsa) {
 		t.Error("an ECDSA request is taken for one with RSA")
 	}
 }

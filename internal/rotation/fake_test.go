@@ -120,7 +120,7 @@ func (s *session) Await(ctx context.Context, name string) (Answer, error) {
 			return Answer{}, err
 		case a == nil:
 			return Answer{}, failure(Lost, "not found")
-		case a.State.final():
+		case a.State.Final():
 			return *a, nil
 		}
 		select {

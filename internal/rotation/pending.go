@@ -11,15 +11,16 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// pending is a request that is on its way, or was when the process ended, with its key. It is on the disk before the
+// Pending is a request that is on its way, or was when the process ended, with its key. It is on the disk before the
 // API hears of it, so that no certificate is ever issued to a key that is lost, and a process that is started again
 // meets its own request instead of making another.
-type pending struct {
-	key    *pki.Key
-	pkcs10 []byte // PEM
+type Pending struct {
+	Key    *pki.Key
+	PKCS10 []byte // PEM
 }
 
-func newPending(t Template) (*pending, error) {
+// NewPending makes a key and the request for it. Keep it before it leaves.
+func NewPending(t Template) (*Pending, error) {
 	algorithm := t.Algorithm
 	if algorithm == "" {
 		algorithm = pki.ECDSAP256
@@ -32,25 +33,25 @@ func newPending(t Template) (*pending, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a signing request for %s: %w", t.CommonName, err)
 	}
-	return &pending{key, request}, nil
+	return &Pending{key, request}, nil
 }
 
-// serves says whether the request is the one that the template would make.
-func (p *pending) serves(t Template) bool {
-	request, err := pki.ParseRequest(p.pkcs10)
+// Serves says whether the request is the one that the template would make.
+func (p *Pending) Serves(t Template) bool {
+	request, err := pki.ParseRequest(p.PKCS10)
 	algorithm := t.Algorithm
 	if algorithm == "" {
 		algorithm = pki.ECDSAP256
 	}
-	return err == nil && p.key.Algorithm() == algorithm && t.asksFor(request)
+	return err == nil && p.Key.Algorithm() == algorithm && t.asksFor(request)
 }
 
 // requestBlock is the type of the PEM block with the request.
 const requestBlock = "CERTIFICATE REQUEST"
 
-// keep writes a pending request over the one before.
-func (s Store) keep(p *pending) error {
-	key, err := p.key.PEM()
+// Keep writes a pending request over the one before.
+func (s Store) Keep(p *Pending) error {
+	key, err := p.Key.PEM()
 	if err != nil {
 		return err
 	}
@@ -58,14 +59,14 @@ func (s Store) keep(p *pending) error {
 		return err
 	}
 	name := s.file("pending")
-	if err := s.FS.WriteFile(name, append(bytes.Clone(p.pkcs10), key...), 0o600); err != nil {
+	if err := s.FS.WriteFile(name, append(bytes.Clone(p.PKCS10), key...), 0o600); err != nil {
 		return fmt.Errorf("store a request in %s: %w", name, err)
 	}
 	return nil
 }
 
-// pending reads the request that is on its way; nil: there is none.
-func (s Store) pending() (*pending, error) {
+// Pending reads the request that is on its way; nil: there is none.
+func (s Store) Pending() (*Pending, error) {
 	name := s.file("pending")
 	data, err := atomicfile.ReadFile(name, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -82,8 +83,8 @@ func (s Store) pending() (*pending, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	p := &pending{key, pem.EncodeToMemory(block)}
-	request, err := pki.ParseRequest(p.pkcs10)
+	p := &Pending{key, pem.EncodeToMemory(block)}
+	request, err := pki.ParseRequest(p.PKCS10)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -93,8 +94,8 @@ func (s Store) pending() (*pending, error) {
 	return p, nil
 }
 
-// forget removes the pending request.
-func (s Store) forget() error {
+// Forget removes the pending request. None is no error.
+func (s Store) Forget() error {
 	name := s.file("pending")
 	if err := s.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the request that is done: %w", err)

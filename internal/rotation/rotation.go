@@ -14,11 +14,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"time"
-
-	"github.com/kubepki/kubepki/internal/atomicfile"
 )
 
 // DefaultPoll is how often what is wanted is looked at, in case names or addresses have changed, and how often the
@@ -55,9 +52,6 @@ type Rotator struct {
 	refused  bool // the last request was; it is not gone on with
 	badLogin bool
 }
-
-// ErrInUse says that another process keeps the certificates of the folder.
-var ErrInUse = errors.New("another process keeps this certificate alive")
 
 // Open reads what is in the store and mends the link, so that Held is right before Run.
 func (r *Rotator) Open() {
@@ -110,12 +104,9 @@ func (r *Rotator) Wake() {
 // Run keeps the certificate alive until ctx ends. It fails at once with ErrInUse if another process does already;
 // nothing else ends it.
 func (r *Rotator) Run(ctx context.Context) error {
-	if err := r.Store.FS.MkdirAll(r.Store.Dir, 0o755); err != nil {
-		return err
-	}
-	lock, err := r.Store.FS.Lock(ctx, filepath.Join(r.Store.Dir, "."+r.Store.Prefix+".lock"), atomicfile.Exclusive, 0)
-	if locked, ok := errors.AsType[*atomicfile.LockedError](err); ok {
-		return fmt.Errorf("identity %s: %w: %w", r.Name, ErrInUse, locked)
+	lock, err := r.Store.Lock(ctx)
+	if errors.Is(err, ErrInUse) {
+		return fmt.Errorf("identity %s: %w", r.Name, err)
 	} else if err != nil {
 		return err
 	}
@@ -192,7 +183,7 @@ func (r *Rotator) situation(wanted Template) situation {
 
 // tidy removes what is no longer needed once all is well: a request that somebody no longer wants, files of old.
 func (r *Rotator) tidy(now time.Time) {
-	if err := errors.Join(r.Store.forget(), r.Store.Prune(now)); err != nil {
+	if err := errors.Join(r.Store.Forget(), r.Store.Prune(now)); err != nil {
 		r.Log.Warn("old files could not be removed", "identity", r.Name, "error", err)
 	}
 }

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -21,7 +22,28 @@ import (
 type Store struct {
 	Dir    string
 	Prefix string // such as "kubelet-client"
-	FS     atomicfile.FS
+	// Seen is the folder's name in the link, for a machine below another root; empty: Dir.
+	Seen string
+	FS   atomicfile.FS
+}
+
+// ErrInUse says that another process keeps the certificates of the folder.
+var ErrInUse = errors.New("another process keeps this certificate alive")
+
+// Lock keeps other processes of kubepki away from the certificate, and removes the half-written files of one that was
+// killed, since there are keys in them. It makes the folder if need be, and fails at once with ErrInUse. Unlock it.
+func (s Store) Lock(ctx context.Context) (*atomicfile.Lock, error) {
+	if err := s.FS.MkdirAll(s.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := s.FS.Lock(ctx, filepath.Join(s.Dir, "."+s.Prefix+".lock"), atomicfile.Exclusive, 0)
+	if locked, ok := errors.AsType[*atomicfile.LockedError](err); ok {
+		return nil, fmt.Errorf("%w: %w", ErrInUse, locked)
+	} else if err != nil {
+		return nil, err
+	}
+	_ = s.FS.Sweep(s.Dir, s.Prefix+"-") // else the next one does
+	return lock, nil
 }
 
 // Pair is a certificate with its intermediates and its key. It prints without the key.
@@ -65,6 +87,12 @@ const dateFormat = "2006-01-02-15-04-05"
 
 // Current is the link to the certificate in use.
 func (s Store) Current() string { return s.file("current") }
+
+// Target is where the link leads, as it is written; empty: there is no link.
+func (s Store) Target() string {
+	target, _ := os.Readlink(s.Current())
+	return target
+}
 
 func (s Store) file(what string) string {
 	return filepath.Join(s.Dir, s.Prefix+"-"+what+".pem")
@@ -148,7 +176,9 @@ func (s Store) Switch(p *Pair, now time.Time) error {
 		return fmt.Errorf("store a certificate in %s: %w", s.Dir, err)
 	}
 	if err := s.Link(name); err != nil {
-		_ = s.FS.Remove(name) // else every attempt on a broken disk leaves one more
+		if filepath.Base(s.Target()) != filepath.Base(name) { // the link may be there and not be durable
+			_ = s.FS.Remove(name) // else every attempt on a broken disk leaves one more
+		}
 		return err
 	}
 	p.File = s.Current()
@@ -178,10 +208,14 @@ func (s Store) Link(name string) error {
 	if err != nil {
 		return err
 	}
+	if s.Seen != "" {
+		target = filepath.Join(s.Seen, filepath.Base(name))
+	}
 	current := s.Current()
 	if info, err := os.Lstat(current); err == nil && info.Mode().IsRegular() {
 		kept := s.file("replaced-" + info.ModTime().UTC().Format(dateFormat))
-		if err := s.FS.Rename(current, kept); err != nil {
+		// A second name, so that there is something under the first all the time.
+		if err := s.FS.Link(current, kept); err != nil && !sameFile(current, kept) {
 			return fmt.Errorf("keep the file in the place of the link %s: %w", current, err)
 		}
 	}
@@ -194,18 +228,24 @@ func (s Store) Link(name string) error {
 	return nil
 }
 
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}
+
 // keepFiles is how many dated files stay, however old; a kubelet keeps them all.
 const keepFiles = 5
 
 // Prune removes dated files with certificates that have expired before now, but for the newest ones and the one in
 // use.
 func (s Store) Prune(now time.Time) error {
-	inUse, _ := os.Readlink(s.Current())
+	inUse := filepath.Base(s.Target())
 	names := s.dated()
 	var failed []error
 	for _, name := range names[min(keepFiles, len(names)):] {
 		p, err := s.read(name)
-		if err != nil || filepath.Base(name) == filepath.Base(inUse) || now.Before(p.Leaf().NotAfter) {
+		if err != nil || filepath.Base(name) == inUse || now.Before(p.Leaf().NotAfter) {
 			continue
 		}
 		failed = append(failed, s.FS.Remove(name))

@@ -9,33 +9,35 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/util/certificate"
 
+	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/pki"
 )
 
 func newPair(t *testing.T, until time.Time) *Pair {
 	t.Helper()
-	p, err := newPending(NodeClient("node-1"))
+	p, err := NewPending(NodeClient("node-1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, err := pki.NewAuthority("kubernetes", p.key, pki.Validity{NotBefore: epoch.AddDate(-10, 0, 0), NotAfter: until.AddDate(10, 0, 0)})
+	ca, err := pki.NewAuthority("kubernetes", p.Key, pki.Validity{NotBefore: epoch.AddDate(-10, 0, 0), NotAfter: until.AddDate(10, 0, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := pki.ParseRequest(p.pkcs10)
+	request, err := pki.ParseRequest(p.PKCS10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := ca.Issue(pki.RequestProfile(request), p.key.Public(), pki.Validity{NotBefore: until.Add(-year), NotAfter: until})
+	cert, err := ca.Issue(pki.RequestProfile(request), p.Key.Public(), pki.Validity{NotBefore: until.Add(-year), NotAfter: until})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := parsePair(pki.CertificatesPEM(cert, ca.Certificate), mustPEM(t, p.key))
+	pair, err := parsePair(pki.CertificatesPEM(cert, ca.Certificate), mustPEM(t, p.Key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,37 +171,89 @@ func TestSwitchKeepsRegularFile(t *testing.T) {
 	}
 }
 
+// Whichever operation of a switch fails, a certificate is in use, also where a file was in the
+// link's place; a second switch succeeds.
+func TestSwitchFailsAtEachOperation(t *testing.T) {
+	for name, prepare := range map[string]func(s Store, old *Pair) error{
+		"from a link": func(s Store, old *Pair) error { return s.Switch(old, epoch) },
+		"from a file": func(s Store, old *Pair) error {
+			data, _ := old.pem()
+			return os.WriteFile(s.Current(), data, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 1
+			for switchAndFail(t, n, prepare) {
+				n++
+			}
+			if n < 8 {
+				t.Errorf("only %d operations were met", n-1)
+			}
+		})
+	}
+}
+
+// switchAndFail lets the nth operation fail, and says whether there was one.
+func switchAndFail(t *testing.T, n int, prepare func(s Store, old *Pair) error) bool {
+	s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+	old, fresh := newPair(t, epoch.Add(year)), newPair(t, epoch.Add(2*year))
+	if err := prepare(s, old); err != nil {
+		t.Fatal(err)
+	}
+	done := 0
+	s.FS.Before = func(atomicfile.Op, string) error {
+		if done++; done == n {
+			return syscall.EIO
+		}
+		return nil
+	}
+	err := s.Switch(fresh, epoch.Add(time.Hour))
+	met := done >= n
+	if _, loadErr := s.Load(epoch); loadErr != nil || err != nil && !errors.Is(err, syscall.EIO) {
+		t.Errorf("operation %d: %v; in use: %v", n, err, loadErr)
+	}
+	if err != nil {
+		if err := s.Switch(fresh, epoch.Add(2*time.Hour)); err != nil {
+			t.Errorf("operation %d: the second switch: %v", n, err)
+		}
+	}
+	if inUse, err := s.Load(epoch); err != nil || !inUse.Leaf().Equal(fresh.Leaf()) {
+		t.Errorf("operation %d: the new one is not in use: %v", n, err)
+	}
+	return met
+}
+
 func TestPendingIsRefused(t *testing.T) {
 	s := Store{Dir: t.TempDir(), Prefix: "x"}
-	if p, err := s.pending(); p != nil || err != nil {
+	if p, err := s.Pending(); p != nil || err != nil {
 		t.Errorf("pending of an empty folder = %v, %v", p, err)
 	}
-	a, _ := newPending(NodeClient("a"))
-	b, _ := newPending(NodeClient("b"))
+	a, _ := NewPending(NodeClient("a"))
+	b, _ := NewPending(NodeClient("b"))
 	for name, data := range map[string][]byte{
 		"empty":      nil,
-		"no key":     a.pkcs10,
-		"no request": mustPEM(t, a.key),
-		"mixed":      append(bytes.Clone(a.pkcs10), mustPEM(t, b.key)...),
-		"damaged":    append(bytes.Replace(a.pkcs10, []byte("M"), []byte("N"), 1), mustPEM(t, a.key)...),
+		"no key":     a.PKCS10,
+		"no request": mustPEM(t, a.Key),
+		"mixed":      append(bytes.Clone(a.PKCS10), mustPEM(t, b.Key)...),
+		"damaged":    append(bytes.Replace(a.PKCS10, []byte("M"), []byte("N"), 1), mustPEM(t, a.Key)...),
 	} {
 		if err := os.WriteFile(s.file("pending"), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if p, err := s.pending(); p != nil || err == nil || !strings.Contains(err.Error(), s.file("pending")) {
+		if p, err := s.Pending(); p != nil || err == nil || !strings.Contains(err.Error(), s.file("pending")) {
 			t.Errorf("%s: %v, %v: want an error that names the file", name, p, err)
 		}
 	}
-	if err := s.keep(a); err != nil {
+	if err := s.Keep(a); err != nil {
 		t.Fatal(err)
 	}
 	if info, _ := os.Stat(s.file("pending")); info.Mode() != 0o600 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	if p, err := s.pending(); err != nil || !bytes.Equal(p.pkcs10, a.pkcs10) {
+	if p, err := s.Pending(); err != nil || !bytes.Equal(p.PKCS10, a.PKCS10) {
 		t.Errorf("pending = %v", err)
 	}
-	if err := errors.Join(s.forget(), s.forget()); err != nil {
+	if err := errors.Join(s.Forget(), s.Forget()); err != nil {
 		t.Errorf("forget: %v", err)
 	}
 }
@@ -207,7 +261,7 @@ func TestPendingIsRefused(t *testing.T) {
 // Nothing that prints shows a key.
 func TestNoKeyIsPrinted(t *testing.T) {
 	p := newPair(t, epoch.Add(year))
-	q, _ := newPending(NodeClient("a"))
+	q, _ := NewPending(NodeClient("a"))
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v", p, p, p), fmt.Sprintf("%v %+v", *p, q)} {
 		if strings.Contains(text, "PRIVATE") || strings.Contains(text, "D:") {
 			t.Errorf("printed: %.200s", text)

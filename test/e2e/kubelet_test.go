@@ -20,6 +20,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubepki/kubepki/internal/cli"
+	"github.com/kubepki/kubepki/internal/kubeconfig"
 	"github.com/kubepki/kubepki/internal/kubeletcert"
 	"github.com/kubepki/kubepki/internal/lab"
 	"github.com/kubepki/kubepki/internal/proof"
@@ -27,6 +28,7 @@ import (
 )
 
 const (
+	kubeletConf   = "/etc/kubernetes/kubelet.conf"
 	kubeletYAML   = "/var/lib/kubelet/config.yaml"
 	kubeletServer = "/var/lib/kubelet/pki/kubelet-server-current.pem"
 )
@@ -49,6 +51,7 @@ func TestKubeletRotationIsSwitched(t *testing.T) {
 		{"the kubelet alone is repaired", repairKubelet},
 		{"back to the kubelet's own certificate", switchOff},
 		{"the client's rotation off and on", switchClient},
+		{"from the certificate inside kubelet.conf to one in the store", clientFromConf},
 	})
 }
 
@@ -376,7 +379,8 @@ func rotateClient(t *testing.T, l *lab.Lab) {
 	if s := status(t, 0, n); s.Client.Serial != before.Client.Serial {
 		t.Error("something was replaced")
 	}
-	stored := nodeFile(t, n, "/etc/kubernetes/.requests/kubelet-client.key")
+	const pending = "/var/lib/kubelet/pki/kubelet-client-pending.pem"
+	_, stored, _ := strings.Cut(nodeFile(t, n, pending), "-----END CERTIFICATE REQUEST-----\n")
 	report := parse[cli.KubeletRotation](t, want(t, 0, n, "kubelet", "rotate-now", "client", "-o", "json"))
 	s := status(t, 0, n)
 	if !report.Proved || len(report.Restarts) != 1 || s.Client.Serial != report.NewSerial || s.Client.Serial == before.Client.Serial || s.Client.Target != report.File || !s.Live.Login.Proved {
@@ -388,7 +392,7 @@ func rotateClient(t *testing.T, l *lab.Lab) {
 	if info, err := os.Stat(n.Path(report.File)); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if _, err := os.Stat(n.Path("/etc/kubernetes/.requests/kubelet-client.key")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(n.Path(pending)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the stored key: %v", err)
 	}
 }
@@ -425,12 +429,12 @@ func switchOff(t *testing.T, l *lab.Lab) {
 		t.Errorf("still serves the cluster's\n%s", r.stdout)
 	}
 	after := nodeFile(t, n, kubeletYAML)
-	if after != strings.Replace(before, "serverTLSBootstrap: true", "serverTLSBootstrap: false", 1) {
+	if after != strings.Replace(before, "serverTLSBootstrap: true\n", "", 1) { // as it was before it was switched on
 		t.Errorf("%s is now\n%s", kubeletYAML, after)
 	}
 	for name, data := range kubeletConfigs(t, n) {
-		if strings.Contains(data, "serverTLSBootstrap: true") {
-			t.Errorf("ConfigMap %s still has it on", name)
+		if strings.Contains(data, "serverTLSBootstrap") {
+			t.Errorf("ConfigMap %s is not as it was", name)
 		}
 	}
 	all := files(t, n)
@@ -456,4 +460,47 @@ func switchClient(t *testing.T, l *lab.Lab) {
 			t.Errorf("%s: %+v", verb, s)
 		}
 	}
+}
+
+// clientFromConf takes a kubelet that lives on what kubelet.conf embeds, as on a node that was
+// installed without rotation, to a certificate in its store.
+func clientFromConf(t *testing.T, l *lab.Lab) {
+	n := controlPlane(l)
+	want(t, 0, n, "kubelet", "disable", "client-rotation")
+	pair := []byte(nodeFile(t, n, status(t, 3, n).Client.Target))
+	cert, key, _ := bytes.Cut(pair, []byte("-----BEGIN EC PRIVATE KEY-----"))
+	key = append([]byte("-----BEGIN EC PRIVATE KEY-----"), key...)
+	cluster, _, err := mustParse(t, nodeFile(t, n, kubeletConf)).Current()
+	check(t, err)
+	embedded := kubeconfig.New(kubeconfig.Spec{
+		ClusterName: "kubernetes", Server: cluster.Server, CertificateAuthority: cluster.CertificateAuthorityData,
+		User: "system:node:" + n.Name, ClientCertificate: cert, ClientKey: key,
+	})
+	check(t, os.WriteFile(n.Path(kubeletConf), embedded, 0o600))
+	stored, err := filepath.Glob(n.Path("/var/lib/kubelet/pki/kubelet-client-*"))
+	check(t, err)
+	for _, name := range stored {
+		check(t, os.Remove(name))
+	}
+	const current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+	report := parse[cli.KubeletSwitch](t, want(t, 0, n, "kubelet", "enable", "client-rotation", "-o", "json"))
+	if !report.Proved || report.Kubeconfig != kubeletConf || report.KubeconfigBackup == "" || report.Request == "" {
+		t.Errorf("%+v", report)
+	}
+	if _, user, err := mustParse(t, nodeFile(t, n, kubeletConf)).Current(); err != nil || user.ClientCertificate != current || user.ClientKey != current || len(user.ClientCertificateData) > 0 {
+		t.Errorf("%s logs in with %q (%v)", kubeletConf, user.ClientCertificate, err)
+	}
+	if s := status(t, 0, n); s.Client.File != current || s.Client.Target == "" || !s.Live.Login.Proved {
+		t.Errorf("%+v", s.Client)
+	}
+	before := files(t, n)
+	want(t, 0, n, "kubelet", "enable", "client-rotation")
+	sameFiles(t, before, files(t, n))
+}
+
+func mustParse(t *testing.T, text string) *kubeconfig.File {
+	t.Helper()
+	file, err := kubeconfig.Parse([]byte(text))
+	check(t, err)
+	return file
 }
