@@ -164,8 +164,8 @@ func (a *app) rotationRun(ctx context.Context, c *config.Node, o *rotationOption
 		return err
 	}
 	err = agent.run(ctx, o)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return nil
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil //nolint:nilerr // the end was asked for
 	}
 	return err
 }

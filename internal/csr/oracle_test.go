@@ -258,7 +258,7 @@ func (w *smallWorld) forbidsSAN(san string, q wish, s *setting) string {
 	if !backed && slices.ContainsFunc(w.own(s), func(m smallMachine) bool { return m.node == "" && m.sans.has(san) }) {
 		return "is of a machine that has no node yet"
 	}
-	if !backed && !w.fromServed(san, q, s) && !w.fromDNS(san, q, s) && !w.fromRules(san, q, s) && !(s.mode == csr.NodeStatusSufficient && own.status.has(san)) {
+	if !backed && !w.fromServed(san, q, s) && !w.fromDNS(san, q, s) && !w.fromRules(san, q, s) && (s.mode != csr.NodeStatusSufficient || !own.status.has(san)) {
 		return "no evidence"
 	}
 	// Kubelets need not report their own name, and know nothing of what is moved onto them.

@@ -17,9 +17,13 @@ const (
 // itself: evenly spread over many certificates, and the same after a restart, where a kubelet would throw its dice
 // again.
 func Deadline(cert *x509.Certificate) time.Time {
-	sum := sha256.Sum256(cert.Raw)
-	dice := float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53) // uniform in [0, 1)
-	return at(cert, windowStart+(windowEnd-windowStart)*dice)
+	return at(cert, windowStart+(windowEnd-windowStart)*dice(cert.Raw))
+}
+
+// dice makes a number in [0, 1) of what is known: evenly spread over different values, the same for the same.
+func dice(from []byte) float64 {
+	sum := sha256.Sum256(from)
+	return float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
 }
 
 func at(cert *x509.Certificate, part float64) time.Time {

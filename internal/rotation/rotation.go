@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -162,7 +161,7 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	if reason == TooMany {
 		return min(r.budget.wait(why, now), r.Poll*6)
 	}
-	d := pause(r.failures, reason.refuses(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	d := pause(r.failures, reason.refuses(), dice(fmt.Append(nil, wanted.CommonName, now.UnixNano())))
 	level := slog.LevelWarn
 	if r.failures == 1 && !reason.refuses() {
 		level = slog.LevelInfo // as a rule the next attempt succeeds

@@ -150,11 +150,9 @@ func (s Store) dated() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		date, ok := strings.CutPrefix(e.Name(), s.Prefix+"-")
-		if date, ok = strings.CutSuffix(date, ".pem"); !ok {
-			continue
-		}
-		if _, err := time.Parse(dateFormat, date); err == nil {
+		date, ours := strings.CutPrefix(e.Name(), s.Prefix+"-")
+		date, whole := strings.CutSuffix(date, ".pem")
+		if _, err := time.Parse(dateFormat, date); err == nil && ours && whole {
 			names = append(names, filepath.Join(s.Dir, e.Name()))
 		}
 	}

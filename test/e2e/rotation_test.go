@@ -146,7 +146,6 @@ type machine struct {
 	polls   int
 	failed  []string
 	serials []string // of serving certificates, in order
-	moments []float64
 }
 
 func (f *fleet) add(t *testing.T, i int) *machine {
