@@ -117,3 +117,29 @@ func TestNodeIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// What is accepted prints as a configuration that is accepted and prints the same.
+func FuzzLoadNode(f *testing.F) {
+	f.Add([]byte(fullNode))
+	f.Add([]byte(nodeHead))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, err := config.LoadNode(data)
+		if err != nil || n.Check() != nil {
+			return
+		}
+		text, err := n.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := config.LoadNode(text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if err := again.Check(); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if second, _ := again.Marshal(); !bytes.Equal(text, second) {
+			t.Fatalf("%s\n%s", text, second)
+		}
+	})
+}
