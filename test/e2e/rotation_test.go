@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +65,7 @@ func TestRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fleet{stage: s, t: t, lab: l, dir: dir, ca: ca}
+	f.network = claimNetwork(t)
 	f.makeToken(t)
 	policy := csr.DefaultPolicy()
 	policy.Signers = []string{csr.KubeletServing}
@@ -105,7 +107,22 @@ type fleet struct {
 	dir     string
 	ca      []byte
 	token   string
+	network string // "127.X": addresses of its own, since what is connected to 127.0.0.1 takes ports there
 	workers []*machine
+}
+
+// claimNetwork returns the first two numbers of loopback addresses that no other run uses.
+func claimNetwork(t *testing.T) string {
+	t.Helper()
+	for i := range 100 {
+		network := fmt.Sprintf("127.%d", 150+(os.Getpid()+i)%100)
+		if claim, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", network+".255.254:10250"); err == nil {
+			t.Cleanup(func() { _ = claim.Close() })
+			return network
+		}
+	}
+	t.Fatal("no loopback addresses are left")
+	return ""
 }
 
 // makeToken makes a bootstrap token as "kubeadm token create" does.
@@ -152,8 +169,7 @@ func (f *fleet) add(t *testing.T, i int) *machine {
 	t.Helper()
 	w := &machine{
 		fleet: f, name: fmt.Sprintf("w%d", i), address: fmt.Sprintf("172.31.%d.%d", i/250, 1+i%250)}
-	// Addresses of its own: what is connected to 127.0.0.1 takes ports there.
-	own := fmt.Sprintf("127.%d.%d.%d", 128+os.Getpid()%100, i/250, 1+i%250)
+	own := fmt.Sprintf("%s.%d.%d", f.network, i/250, 1+i%250)
 	w.serving, w.metrics = own+":10250", own+":10270"
 	w.dir = filepath.Join(f.dir, w.name)
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
