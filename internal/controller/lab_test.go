@@ -295,10 +295,10 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
-// freeAddress is one that nobody listens on now.
-func freeAddress(t *testing.T) string {
+// freeAddress is one of a loopback address that nobody listens on now. Connections take their ports on 127.0.0.1.
+func freeAddress(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,7 @@ func options(t *testing.T, log *lockedBuffer) controller.Options {
 	t.Helper()
 	return controller.Options{
 		Now: time.Now, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), ReadFile: os.ReadFile,
-		MetricsAddress: freeAddress(t), HealthAddress: freeAddress(t),
+		MetricsAddress: freeAddress(t, "127.0.0.2"), HealthAddress: freeAddress(t, "127.0.0.3"),
 	}
 }
 
