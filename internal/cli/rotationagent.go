@@ -227,7 +227,7 @@ func (r *rotationAgent) listen(ctx context.Context, o *rotationOptions, ended ch
 	return nil
 }
 
-// selfTest says which certificate the connection has shown.
+// selfTest says which certificate new connections are shown.
 func (r *rotationAgent) selfTest(w http.ResponseWriter, _ *http.Request) {
 	p := r.server.Held()
 	if p == nil {

@@ -91,7 +91,7 @@ func TestRotation(t *testing.T) {
 		return
 	}
 	t.Run("wished", f.wished)
-	t.Run("killed while it waits", f.killed)
+	t.Run("killed after a wish", f.killed)
 	t.Run("API away", f.apiAway)
 	t.Run("kubelet", f.kubelet)
 	t.Run("killed at each disk operation", f.killedAtEach)
@@ -294,7 +294,8 @@ func (f *fleet) wished(t *testing.T) {
 	}
 }
 
-// killed kills agents while their requests wait for the approver, and starts them again: the same requests go on.
+// killed kills agents that have just been asked for new certificates, most of them while a request is on its way, and
+// starts them again: no request is made twice. Each single moment is killedAtEach's.
 func (f *fleet) killed(t *testing.T) {
 	before := f.requests(t)
 	for _, w := range f.workers {
