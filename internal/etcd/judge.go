@@ -17,6 +17,7 @@ const (
 	QuorumAtRisk  Reason = "QuorumAtRisk"  // without it, the others are no majority
 	MemberDown    Reason = "MemberDown"    // another voting member does not work
 	LearnerBehind Reason = "LearnerBehind" // a learner is still getting the data
+	NoLeader      Reason = "NoLeader"      // a majority runs, but has not agreed on a leader; as a rule it soon does
 )
 
 // Why a member that was restarted is not back.
@@ -45,8 +46,11 @@ const MaxLag = 1000
 // MayRestart says whether a member can be restarted without harm; the error is a *Refusal.
 //
 // A cluster of one member is not available while it restarts, and nothing can be done about
-// that, so it may. A member that does not work may always be restarted: the cluster does
-// without it already.
+// that, so it may. A member that does not work may be restarted too: the cluster does
+// without it already. But one that runs and only lacks a leader may be what the others need
+// to elect one, as in the seconds after another member has died: that is NoLeader, and who
+// sees it should look again. Where it stays so, the cluster serves nobody and the member may
+// be restarted.
 func (s State) MayRestart(member string) error {
 	m, ok := s.Find(member)
 	if !ok {
@@ -60,7 +64,12 @@ func (s State) MayRestart(member string) error {
 			return refuse(AlarmRaised, "member %q reports %s", other.Name, strings.Join(other.Alarms, ", "))
 		}
 	}
-	if !m.Healthy || s.voters() == 1 && !m.Learner {
+	switch {
+	case s.voters() == 1 && !m.Learner:
+		return nil
+	case m.Reachable && !m.Healthy && !m.Learner && s.Healthy < s.Quorum && s.running() >= s.Quorum:
+		return refuse(NoLeader, "%d of %d voting members run, it among them, but they have no leader: %s", s.running(), s.voters(), m.Problem)
+	case !m.Healthy:
 		return nil
 	}
 	down := s.others(member, func(o MemberState) bool { return !o.Learner && !o.Healthy })
@@ -139,9 +148,18 @@ func (s State) others(member string, match func(MemberState) bool) []MemberState
 }
 
 func (s State) voters() int {
+	return s.count(func(m MemberState) bool { return !m.Learner })
+}
+
+// running counts the voting members that answer, with or without a leader.
+func (s State) running() int {
+	return s.count(func(m MemberState) bool { return !m.Learner && m.Reachable })
+}
+
+func (s State) count(match func(MemberState) bool) int {
 	n := 0
 	for _, m := range s.Members {
-		if !m.Learner {
+		if match(m) {
 			n++
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// cluster makes a State of members by name: "cp1" works, "cp1!" does not, "cp1~" is a
-// learner, "cp1~~" one that is far behind.
+// cluster makes a State of members by name: "cp1" works, "cp1!" does not, "cp1?" answers but
+// has no leader, "cp1~" is a learner, "cp1~~" one that is far behind.
 func cluster(names ...string) State {
 	members := make([]MemberState, 0, len(names))
 	for i, name := range names {
@@ -17,11 +17,14 @@ func cluster(names ...string) State {
 		if strings.HasSuffix(name, "!") {
 			m.Reachable, m.Healthy, m.Problem = false, false, "connection refused"
 		}
+		if strings.HasSuffix(name, "?") {
+			m.Healthy, m.Problem = false, "knows no leader"
+		}
 		m.Learner = strings.Contains(name, "~")
 		if strings.HasSuffix(name, "~~") {
 			m.Applied = 5000 - MaxLag - 1
 		}
-		m.Name = strings.TrimRight(name, "!~")
+		m.Name = strings.TrimRight(name, "!?~")
 		members = append(members, m)
 	}
 	return newState(7, members)
@@ -60,6 +63,13 @@ func TestMayRestart(t *testing.T) {
 		"one of three, another is down":                               {cluster("cp1", "cp2", "cp3!"), QuorumAtRisk, `"cp3": connection refused`},
 		"one of three, which is down itself":                          {cluster("cp1!", "cp2", "cp3"), "", ""},
 		"one of three, which is down like another":                    {cluster("cp1!", "cp2!", "cp3"), "", ""},
+		"one of three, the leader has just died":                      {cluster("cp1?", "cp2?", "cp3!"), NoLeader, "2 of 3 voting members run"},
+		"one of three, no leader yet, nobody is down":                 {cluster("cp1?", "cp2?", "cp3?"), NoLeader, "knows no leader"},
+		"one of three, cut off from the others' leader":               {cluster("cp1?", "cp2", "cp3"), "", ""},
+		"one of three, one other follows the new leader already":      {cluster("cp1?", "cp2", "cp3!"), NoLeader, ""},
+		"one of three, without a majority there is no leader":         {cluster("cp1?", "cp2!", "cp3!"), "", ""},
+		"one member without a leader":                                 {cluster("cp1?"), "", ""},
+		"a learner without a leader":                                  {cluster("cp1~?", "cp2?", "cp3?"), "", ""},
 		"one of five":                                                 {cluster("cp1", "cp2", "cp3", "cp4", "cp5"), "", ""},
 		"one of five, another is down":                                {cluster("cp1", "cp2", "cp3", "cp4!", "cp5"), MemberDown, `"cp4": connection refused`},
 		"one of five, two others are down":                            {cluster("cp1", "cp2", "cp3", "cp4!", "cp5!"), QuorumAtRisk, "2 of 5 voting members would work and 3 are needed"},

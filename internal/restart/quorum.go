@@ -12,8 +12,9 @@ import (
 )
 
 // settleTime is how long a cluster that can't spare a member is given to change that: a
-// member that has just come back needs a moment until it serves.
-const settleTime = 5 * time.Second
+// member that has just come back needs a moment until it serves, and the election of a
+// leader takes one or two seconds, more on slow disks.
+const settleTime = 10 * time.Second
 
 // restartEtcd restarts the node's etcd if the cluster can spare it, and waits until the
 // cluster is again as it was.
@@ -57,9 +58,12 @@ func (r *Restarter) spare(ctx context.Context, c component.Component, member str
 	var state etcd.State
 	var unknown, refused error
 	look := func(ctx context.Context) (string, bool) {
-		var now etcd.State
-		if now, unknown = r.Etcd(ctx); unknown != nil {
-			return "asking the members: " + unknown.Error(), false
+		now, err := r.Etcd(ctx)
+		if err == nil {
+			err = ctx.Err() // members that could not answer in time would seem to be down
+		}
+		if unknown = err; err != nil {
+			return "asking the members: " + err.Error(), false
 		}
 		state, refused = now, now.MayRestart(member)
 		if refused != nil {
@@ -70,7 +74,7 @@ func (r *Restarter) spare(ctx context.Context, c component.Component, member str
 	_, _ = poll(limit, look, func(seen string) { r.tell(Event{c.Name, StepQuorum, seen, began, 0}) })
 	var refusal *etcd.Refusal
 	switch {
-	case errors.As(refused, &refusal) && !slices.Contains(r.Accept, refusal.Reason):
+	case errors.As(refused, &refusal) && refusal.Reason != etcd.NoLeader && !slices.Contains(r.Accept, refusal.Reason):
 		return nil, &Failure{Reason: EtcdRefused, Seen: "nothing was restarted", Err: refused}
 	case len(state.Members) > 0:
 		return &state, nil

@@ -31,6 +31,17 @@ func members(n int, down ...string) etcd.State {
 	return s
 }
 
+// noLeader is the cluster in the moment in which its members have no leader.
+func noLeader(s etcd.State) etcd.State {
+	s.Healthy = 0
+	for i, m := range s.Members {
+		if m.Healthy {
+			s.Members[i].Healthy, s.Members[i].Problem = false, "knows no leader"
+		}
+	}
+	return s
+}
+
 func lookAt(s etcd.State) func(context.Context) (etcd.State, error) {
 	return func(context.Context) (etcd.State, error) { return s, nil }
 }
@@ -192,9 +203,15 @@ func TestEtcd(t *testing.T) {
 		"another is down: refused": {
 			looks: []any{members(3, "cp2")}, reason: restart.EtcdRefused, words: []string{"QuorumAtRisk", `"cp2": connection refused`, "nothing was restarted"},
 		},
-		"another is down, and the user accepts that":    {looks: []any{members(3, "cp2")}, accept: []etcd.Reason{etcd.QuorumAtRisk}},
-		"another comes back in the meantime":            {looks: []any{members(3, "cp2"), members(3, "cp2"), members(3)}},
-		"the first look fails":                          {looks: []any{silent, members(3)}},
+		"another is down, and the user accepts that": {looks: []any{members(3, "cp2")}, accept: []etcd.Reason{etcd.QuorumAtRisk}},
+		"another comes back in the meantime":         {looks: []any{members(3, "cp2"), members(3, "cp2"), members(3)}},
+		"the first look fails":                       {looks: []any{silent, members(3)}},
+		"the leader has just died: refused": {
+			looks: []any{noLeader(members(3, "cp2")), members(3, "cp2")}, reason: restart.EtcdRefused, words: []string{"QuorumAtRisk"},
+		},
+		"no leader is elected: restarted all the same": {
+			looks: []any{noLeader(members(3, "cp2"))}, reason: restart.EtcdNotRecovered, words: []string{"knows no leader"},
+		},
 		"nobody tells: refused":                         {looks: []any{silent}, reason: restart.EtcdUnknown, words: []string{"nobody answers"}},
 		"nobody tells, but it does not run in any case": {looks: []any{silent}, down: true},
 		"this one is down: restarting it can't hurt":    {looks: []any{members(3, "cp1"), members(3)}},
