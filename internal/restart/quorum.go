@@ -5,16 +5,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/kubepki/kubepki/internal/component"
 	"github.com/kubepki/kubepki/internal/etcd"
 )
-
-// settleTime is how long a cluster that can't spare a member is given to change that: a
-// member that has just come back needs a moment until it serves, and the election of a
-// leader takes one or two seconds, more on slow disks.
-const settleTime = 10 * time.Second
 
 // restartEtcd restarts the node's etcd if the cluster can spare it, and waits until the
 // cluster is again as it was.
@@ -53,7 +47,7 @@ func (r *Restarter) restartEtcd(ctx context.Context, c component.Component) (Don
 // The state is nil where nobody tells it and the restart may go on all the same.
 func (r *Restarter) spare(ctx context.Context, c component.Component, member string) (*etcd.State, error) {
 	began := r.Now()
-	limit, cancel := context.WithTimeout(ctx, settleTime)
+	limit, cancel := context.WithTimeout(ctx, cmp.Or(r.SettleTime, DefaultSettleTime))
 	defer cancel()
 	var state etcd.State
 	var unknown, refused error

@@ -111,9 +111,17 @@ type Restarter struct {
 	// HealthTimeout is how long a program may take to be back and healthy; 0:
 	// DefaultHealthTimeout. The manifest way adds the time that the kubelet takes to look.
 	HealthTimeout time.Duration
+	// SettleTime is how long an etcd cluster that can't spare a member is given to change
+	// that; 0: DefaultSettleTime.
+	SettleTime time.Duration
 	// Progress is told each step, and at least once a second what is waited for; may be nil.
 	Progress func(Event)
 }
+
+// DefaultSettleTime is the usual Restarter.SettleTime: a member that has just come back needs
+// a moment until it serves, and the election of a leader takes one or two seconds, more on
+// slow disks.
+const DefaultSettleTime = 10 * time.Second
 
 // DefaultHealthTimeout is the usual Restarter.HealthTimeout.
 const DefaultHealthTimeout = 2 * time.Minute

@@ -228,7 +228,7 @@ func TestEtcd(t *testing.T) {
 			f, p := newRuntime(t), newProgram(t)
 			old := f.run("etcd", "etcd-cp1", !c.down)
 			r := newRestarter(t, f.open(t), p.component(t, component.Etcd))
-			r.HealthTimeout, r.Accept = 3*time.Second, c.accept
+			r.HealthTimeout, r.SettleTime, r.Accept = 3*time.Second, 2*time.Second, c.accept
 			look := 0
 			r.Etcd = func(context.Context) (etcd.State, error) {
 				answer := c.looks[min(look, len(c.looks)-1)]
