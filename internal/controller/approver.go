@@ -133,7 +133,9 @@ func (a *approver) act(ctx context.Context, r *certificatesv1.CertificateSigning
 		a.meters.gone(r.Name)
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err), apierrors.IsInvalid(err):
-		// Somebody else was faster, or it is another object by now: the cache will tell, and if it does not, look again.
+		// Somebody else was faster, or it is another object by now. Whoever looks before the watch has told of it is not
+		// to see what was there before.
+		a.requests[r.Spec.SignerName].outdated(r)
 		a.meters.overtaken.WithLabelValues(r.Spec.SignerName).Inc()
 		log.Info("somebody else was faster", "error", err)
 		return reconcile.Result{RequeueAfter: leastRetry}, nil

@@ -173,6 +173,16 @@ func (s *requestStore) drop(name string) {
 	}
 }
 
+// outdated is told of a request that the API has in another version: the next who asks for it gets that one.
+func (s *requestStore) outdated(r *certificatesv1.CertificateSigningRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.held[r.Name]; known.request != nil && known.request.ResourceVersion == r.ResourceVersion {
+		known.request = nil
+		s.held[r.Name] = known
+	}
+}
+
 // lose forgets a request that is gone.
 func (s *requestStore) lose(r *certificatesv1.CertificateSigningRequest) {
 	s.mu.Lock()

@@ -185,6 +185,28 @@ func TestAReadDoesNotBringBackWhatHasChanged(t *testing.T) {
 	}
 }
 
+// The API refused a verdict on a request, because it has another version: that one is seen next, told or not.
+func TestWhatIsOutdatedIsReadAgain(t *testing.T) {
+	w := newWatched(t)
+	r := numbered(t, 1)
+	w.relist(t, r)
+	judged, err := w.Get(t.Context(), r.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decided(certificatesv1.CertificateApproved)(r)
+	r.ResourceVersion = "later"
+	w.there = []*certificatesv1.CertificateSigningRequest{r}
+	w.outdated(judged)
+	if now, err := w.Get(t.Context(), r.Name); err != nil || csr.IsPending(now) || w.reads != 1 {
+		t.Errorf("%v, %v, %d reads", now, err, w.reads)
+	}
+	w.outdated(judged) // the one that is held now is not
+	if _, err := w.Get(t.Context(), r.Name); err != nil || w.reads != 1 {
+		t.Errorf("%v, %d reads", err, w.reads)
+	}
+}
+
 // A watch that was interrupted tells of nothing that went meanwhile; the next list does.
 func TestWhatIsNoLongerListedIsLost(t *testing.T) {
 	w := newWatched(t)

@@ -159,6 +159,7 @@ func testRollout(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = sets.Delete(context.Background(), "probe", metav1.DeleteOptions{}) }()
 	available := func() error {
 		now, err := sets.Get(t.Context(), "probe", metav1.GetOptions{})
 		if err == nil && (now.Status.ObservedGeneration < set.Generation || now.Status.UpdatedNumberScheduled != 1 || now.Status.NumberAvailable != 1) {
@@ -229,6 +230,7 @@ func testStopContainer(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	if err := syscall.Kill(stubborn.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it does not heed anything", func() error { return stopped(stubborn.PID) })
 	if _, err := runtime.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stubborn.ID, Timeout: 1}); err != nil {
 		t.Fatal(err)
 	}

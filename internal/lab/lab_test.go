@@ -142,12 +142,27 @@ func mustRun(t *testing.T, n *lab.Node, name string) lab.Container {
 
 // alive says whether there is a process of that ID that is more than a zombie.
 func alive(pid int) bool {
+	state := processState(pid)
+	return state != "" && state != "Z" && state != "X"
+}
+
+// stopped fails until SIGSTOP has arrived: a SIGTERM that overtakes it ends the process.
+func stopped(pid int) error {
+	if state := processState(pid); state != "T" {
+		return fmt.Errorf("process %d is in state %q", pid, state)
+	}
+	return nil
+}
+
+// processState is the letter that stands for the state of a process; empty: there is none.
+func processState(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return ""
 	}
 	_, after, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(after, "Z") && !strings.HasPrefix(after, "X")
+	state, _, _ := strings.Cut(after, " ")
+	return state
 }
 
 func TestThreeControlPlanesAreAQuorumBesideAnotherLab(t *testing.T) {
