@@ -292,6 +292,9 @@ func (f *fleet) wished(t *testing.T) {
 		}
 		f.wait(t, n)
 	}
+	for _, w := range f.workers {
+		w.unfailing(t)
+	}
 }
 
 // killed kills agents that have just been asked for new certificates, most of them while a request is on its way, and
