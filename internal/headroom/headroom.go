@@ -2,9 +2,9 @@
 // (types of the API, descriptors, metrics) is more than the 4 MiB at which collections begin, and lives as long as the
 // process: collecting it frees nothing, and adds a third to what a short command costs.
 //
-// Import it, and call End in what stays or goes through much. Packages are initialized in the order of their paths as far as their imports
-// allow, so this one, which imports next to nothing, comes before the libraries that are large. Where GOGC is set in the
-// environment, that counts alone.
+// Import it, and call End in what stays or goes through much. Packages are initialized in the order of their paths as
+// far as their imports allow, so this one, which imports next to nothing, comes before the libraries that are large.
+// Where GOGC is set in the environment, that counts alone.
 package headroom
 
 import (
