@@ -39,6 +39,7 @@ var noClient = []string{"k8s.io/client-go"}
 var rules = map[string]rule{
 	"pki":                  {never: offline},
 	"internal/atomicfile":  {outside: []string{"golang.org/x/sys/unix"}, never: offline},
+	"internal/headroom":    {never: offline},
 	"internal/strictyaml":  {outside: []string{"sigs.k8s.io/yaml"}, never: offline},
 	"internal/yamledit":    {outside: []string{"go.yaml.in/yaml/v3"}, never: offline},
 	"layout":               {house: []string{"pki"}, never: offline},
@@ -94,7 +95,7 @@ var rules = map[string]rule{
 	"internal/serve": {house: []string{"internal/rotation"}, outside: []string{"github.com/prometheus/client_golang"}, never: noClient},
 	"internal/cli": {
 		house: append([]string{
-			"internal/csr", "internal/config", "internal/controller", "internal/rotation", "internal/hook", "internal/serve",
+			"internal/csr", "internal/config", "internal/controller", "internal/rotation", "internal/hook", "internal/serve", "internal/headroom",
 			"internal/create", "internal/renew", "internal/external", "internal/inventory", "internal/kubeadm",
 			"internal/component", "internal/copies", "internal/kubeletcert", "internal/recovery", "internal/proof", "internal/restart", "internal/kube", "internal/etcd",
 		}, level3...),

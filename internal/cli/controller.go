@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/controller"
+	"github.com/kubepki/kubepki/internal/headroom"
 	"github.com/kubepki/kubepki/internal/kube"
 )
 
@@ -90,6 +91,7 @@ func (a *app) runController(ctx context.Context, c *config.Controller, o control
 	if err != nil {
 		return err
 	}
+	headroom.End(headroom.Usual)
 	limitMemory(log)
 	namespace := o.leaderNamespace
 	if namespace == "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
+	"github.com/kubepki/kubepki/internal/headroom"
 	"github.com/kubepki/kubepki/internal/inventory"
 )
 
@@ -156,6 +157,7 @@ func (r *inventoryRun) writer(out io.Writer) inventory.Writer {
 }
 
 func (r *inventoryRun) runScan(ctx context.Context) (inventory.Summary, error) {
+	headroom.End(headroom.Usual) // a folder may be large
 	options := inventory.ScanOptions{Now: r.app.Now(), WarnBefore: r.warnBefore}
 	var err error
 	if options.Passwords, err = r.readPasswords(); err != nil {

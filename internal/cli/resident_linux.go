@@ -1,35 +1,11 @@
 package cli
 
 import (
-	"context"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
-
-// calm is how long after the start or a rotation the agent gives memory back.
-const calm = 30 * time.Second
-
-// keepSmall gives back memory that only the start or a rotation needed, some time after each of them, until ctx ends.
-// Of an agent that waits for months, nine tenths would be pages of the program itself.
-func keepSmall(ctx context.Context, busy <-chan struct{}) {
-	timer := time.NewTimer(calm)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-busy:
-			timer.Reset(calm)
-		case <-timer.C:
-			debug.FreeOSMemory()
-			releaseProgram()
-		}
-	}
-}
 
 // releaseProgram takes the program's read-only pages out of this process (madvise(2), MADV_DONTNEED). They stay in the
 // page cache, and those that are used come back one by one.

@@ -2,6 +2,4 @@
 
 package cli
 
-import "context"
-
-func keepSmall(context.Context, <-chan struct{}) {}
+func releaseProgram() {}

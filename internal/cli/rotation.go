@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -158,7 +157,6 @@ func (a *app) rotationRun(ctx context.Context, c *config.Node, o *rotationOption
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(agentGC)
 	agent := &rotationAgent{app: a, config: c, log: log, busy: make(chan struct{}, 1)}
 	if err := agent.prepare(); err != nil {
 		return err
@@ -169,9 +167,6 @@ func (a *app) rotationRun(ctx context.Context, c *config.Node, o *rotationOption
 	}
 	return err
 }
-
-// agentGC lets the collector run often: the agent has little to do, and its machine may be small.
-const agentGC = 20
 
 // writeKubeconfig makes the kubeconfig that everything on the node uses, if there is none: the way to the API server
 // from the bootstrap kubeconfig, and the client certificate by its file, which stays the same when that changes.

@@ -95,7 +95,7 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 		r.waiting(answer.State)
 		began := r.Now()
 		answer, err = api.Await(ctx, request.Name)
-		if r.Now().Sub(began) < time.Second {
+		if err == nil && !answer.State.Final() && r.Now().Sub(began) < time.Second {
 			r.rest(ctx, time.Second) // whatever cuts watches short is not to be asked without end
 		}
 	}

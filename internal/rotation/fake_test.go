@@ -29,6 +29,7 @@ type cluster struct {
 	issue     func(*pki.Profile)
 	heldBad   bool // the API server does not know the certificate
 	bootstrap bool // there is a kubeconfig for it
+	later     bool // what Ask returns is not final yet
 	usable    func() bool
 }
 
@@ -106,6 +107,9 @@ func (s *session) Ask(_ context.Context, r Request) (Answer, error) {
 		a.Certificate = pki.CertificatesPEM(cert)
 	}
 	s.requests[r.Name] = a
+	if s.later {
+		return Answer{State: Approved}, nil
+	}
 	return *a, nil
 }
 

@@ -64,6 +64,19 @@ func TestYears(t *testing.T) {
 	})
 }
 
+// An answer that comes while it is waited for is put to use at once.
+func TestAnswerWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.later = true
+		m := newMachine(t, c)
+		_, kill := m.start(plain)
+		defer kill()
+		synctest.Wait() // no time passes
+		m.mustWork()
+	})
+}
+
 func TestRotatesInTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 10*time.Minute)

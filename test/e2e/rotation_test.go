@@ -292,40 +292,29 @@ func (f *fleet) wished(t *testing.T) {
 		}
 		f.wait(t, n)
 	}
+	for _, w := range f.workers {
+		w.unfailing(t)
+	}
 }
 
-// killed kills agents that have just been asked for new certificates, most of them while a request is on its way, and
-// starts them again: no request is made twice. Each single moment is killedAtEach's.
-func (f *fleet) killed(t *testing.T) {
-	before := f.requests(t)
-	for _, w := range f.workers {
-		w.stopPolling()
-		if err := w.agent.Process.Signal(syscall.SIGUSR1); err != nil {
+// without takes a program's manifest away until it is called back, and waits for the program's end.
+func (f *fleet) without(t *testing.T, program string) (back func()) {
+	t.Helper()
+	node := f.lab.Nodes()[0]
+	manifest, aside := node.Path("/etc/kubernetes/manifests/"+program+".yaml"), filepath.Join(f.dir, program+".yaml")
+	if err := os.Rename(manifest, aside); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, program+" ends", func() error {
+		if c, ok := node.Container(program); ok && c.Running {
+			return fmt.Errorf("it runs in %s", c.ID)
+		}
+		return nil
+	})
+	return func() {
+		if err := os.Rename(aside, manifest); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, w.name+" has stored a request", func() error {
-			_, err := os.Stat(w.path("pki/kubelet-server-pending.pem"))
-			if err != nil && w.rotations() >= 4 {
-				return nil // it was faster
-			}
-			_ = w.look()
-			return err
-		})
-		w.kill()
-		w.start(t)
-	}
-	for _, w := range f.workers {
-		eventually(t, w.name+" goes on", func() error {
-			if _, err := os.Stat(w.path("pki/kubelet-server-pending.pem")); err == nil {
-				return fmt.Errorf("the request is still on its way")
-			}
-			return w.look()
-		})
-		w.poll()
-	}
-	// One request of each kind for each worker, whether it was cut off or not.
-	if made := f.requests(t) - before; made > 2*len(f.workers) {
-		t.Errorf("%d requests by %d workers that were killed: want at most two each", made, len(f.workers))
 	}
 }
 
@@ -340,17 +329,8 @@ func (f *fleet) requests(t *testing.T) int {
 
 // apiAway asks for new certificates while the API server is away.
 func (f *fleet) apiAway(t *testing.T) {
-	node, before := f.lab.Nodes()[0], f.requests(t)
-	manifest, aside := node.Path("/etc/kubernetes/manifests/kube-apiserver.yaml"), filepath.Join(f.dir, "kube-apiserver.yaml")
-	if err := os.Rename(manifest, aside); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the API server is away", func() error {
-		if _, err := f.api.Discovery().ServerVersion(); err == nil {
-			return fmt.Errorf("it answers")
-		}
-		return nil
-	})
+	before := f.requests(t)
+	back := f.without(t, "kube-apiserver")
 	want := map[*machine]int{}
 	for _, w := range f.workers {
 		want[w] = w.rotations() + 1
@@ -368,9 +348,7 @@ func (f *fleet) apiAway(t *testing.T) {
 			return fmt.Errorf("trouble %v", w.trouble(t))
 		})
 	}
-	if err := os.Rename(aside, manifest); err != nil {
-		t.Fatal(err)
-	}
+	back()
 	for _, w := range f.workers {
 		eventually(t, w.name+" has rotated after all", func() error {
 			if n := w.rotations(); n < want[w] {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,59 @@ func (f *fleet) lone(t *testing.T, w *machine, env []string, args ...string) *ex
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd
+}
+
+// killed kills agents whose requests wait for an answer: nobody signs until all are killed. Started again, each goes on
+// with the certificates that it has, and asks for nothing: a wish ends with the process that heard it. Each single
+// moment of a request that is still needed is killedAtEach's.
+func (f *fleet) killed(t *testing.T) {
+	back := f.without(t, "kube-controller-manager")
+	before, rotations := f.requests(t), map[*machine]int{}
+	for _, w := range f.workers {
+		rotations[w] = w.rotations()
+		w.stopPolling()
+		if err := w.agent.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := before + 2*len(f.workers)
+	eventually(t, "each agent asks for both certificates", func() error {
+		if n := f.requests(t); n != want {
+			return fmt.Errorf("%d requests, want %d", n, want)
+		}
+		return nil
+	})
+	for _, w := range f.workers {
+		w.kill()
+		if n := len(w.pending()); n != 2 {
+			t.Errorf("%s: %d requests are stored as it is killed, want 2", w.name, n)
+		}
+	}
+	back()
+	for _, w := range f.workers {
+		w.start(t)
+	}
+	for _, w := range f.workers {
+		eventually(t, w.name+" goes on", func() error {
+			if stored := w.pending(); len(stored) > 0 {
+				return fmt.Errorf("there is still %v\n%s", stored, w.tail())
+			}
+			return w.look()
+		})
+		if n := w.rotations(); n != rotations[w] {
+			t.Errorf("%s: %d rotations, %d before it was killed", w.name, n, rotations[w])
+		}
+		w.poll()
+	}
+	if n := f.requests(t); n != want {
+		t.Errorf("%d requests after agents were killed, want %d as before", n, want)
+	}
+}
+
+// pending returns the files of requests that are on their way.
+func (w *machine) pending() []string {
+	files, _ := filepath.Glob(w.path("pki/*-pending.pem")) // the pattern is right
+	return files
 }
 
 // killedAtEach kills agents (SIGKILL) before the first, the second… operation on the disk of their first certificate,
