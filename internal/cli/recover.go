@@ -150,6 +150,9 @@ func (r *recoverRun) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.lookAtRunning(ctx, n, plan); err != nil {
+		return err
+	}
 	done := &Recovery{SchemaVersion: recoverySchema, DryRun: r.dryRun, Plan: plan}
 	if r.app.isText() {
 		r.printPlan(plan)
