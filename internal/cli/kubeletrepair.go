@@ -112,7 +112,7 @@ func (r *recoverRun) bringUpKubelet(ctx context.Context, n *node, plan *recovery
 	began, again, wait := r.app.Now(), plan.Restarts(), time.Duration(0)
 	if again {
 		wait = min(afterKubelet, r.timeout)
-		done.Restarts, err = s.restartKubelet(ctx)
+		done.Restarts, err = s.restartKubelet(ctx, r.settings.cmd.CommandPath())
 	} else if err = r.startKubelet(ctx, s, !plan.Nothing()); err == nil {
 		err = r.waitFor(ctx, s, component.Kubelet)
 	}
@@ -145,11 +145,17 @@ func (r *recoverRun) bringUpKubelet(ctx context.Context, n *node, plan *recovery
 	return errors.Join(r.finish(done), withHint(err, hint), got.blocked())
 }
 
-// restartKubelet restarts the kubelet, which has to come back well.
-func (s *settler) restartKubelet(ctx context.Context) ([]restart.Done, error) {
+// restartKubelet restarts the kubelet, which has to come back well. then is the command that
+// goes on where that fails.
+func (s *settler) restartKubelet(ctx context.Context, then string) ([]restart.Done, error) {
+	began := s.app.Now()
 	done, err := s.restarter.Restart(ctx, []component.Name{component.Kubelet})
+	if err != nil {
+		return nil, withHint(err, "restart the kubelet, then: "+then+"; on machines without systemd: --kubelet-restart-command")
+	}
+	s.restarted[component.Kubelet] = began
 	for _, d := range done {
 		s.progress.say("restarted %s in %s (%s)", d.Component, d.Took.Round(100*time.Millisecond), d.Way)
 	}
-	return done, withHint(err, "restart the kubelet, then run the same command again; on machines without systemd: --kubelet-restart-command")
+	return done, nil
 }

@@ -64,6 +64,25 @@ func Unread(agent component.Agent, backups []pkidir.Backup, started, now time.Ti
 	return unused
 }
 
+// KubeletTrouble says what would keep a kubelet from starting with the files of a node, or from
+// logging in; nil: nothing that they tell.
+func KubeletTrouble(n *Node, now time.Time) error {
+	k := newJudge(n, now).assess().kubelet
+	if k == nil {
+		return nil
+	}
+	faults := []fault{k.conf, k.user, k.trust, k.server, k.client}
+	if k.serving.reason == HalfPair {
+		faults = append(faults, k.serving)
+	}
+	for _, f := range faults {
+		if f.reason != "" && severityOf(f.reason) == Critical {
+			return fmt.Errorf("%s: %s", f.reason, f.detail)
+		}
+	}
+	return nil
+}
+
 // KubeletFiles lists the files of a backup that a kubelet reads only when it starts: its
 // configuration, its kubeconfig and what lies in the folder of its certificates.
 func KubeletFiles(agent component.Agent, b pkidir.Backup) []string {

@@ -90,3 +90,35 @@ func TestOnlyAPlanWithNothingElseToDoRestartsTheKubelet(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatKeepsAKubeletFromComingUp(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		build func(t *testing.T) *testpki.Machine
+		want  string // how the error begins
+	}{
+		"all is well": {healthy, ""},
+		"its own pair is gone": {damaged(healthy, func(_ *testing.T, m *testpki.Machine) {
+			m.Remove(testpki.KubeletDir+"/kubelet.crt", testpki.KubeletDir+"/kubelet.key")
+		}), ""},
+		"its certificate has expired": {aged(10 * day), "Expired: " + testpki.KubeletClient},
+		"kubelet.conf is gone":        {damaged(healthy, func(_ *testing.T, m *testpki.Machine) { m.Remove(testpki.KubeletConf) }), "Missing: " + testpki.KubeletConf},
+		"the key of its pair is gone": {damaged(healthy, func(_ *testing.T, m *testpki.Machine) { m.Remove(testpki.KubeletDir + "/kubelet.key") }), "HalfPair: "},
+		"its link leads to nothing":   {damaged(healthy, func(t *testing.T, m *testpki.Machine) { m.Remove(dated(t, m)...) }), "Dangling: "},
+		"its link is a file": {damaged(healthy, func(t *testing.T, m *testpki.Machine) {
+			data := m.Read(dated(t, m)[0])
+			m.Remove(testpki.KubeletClient)
+			m.Write(testpki.KubeletClient, data, 0o600)
+		}), ""},
+		"the API server's has expired": {damaged(healthy, func(_ *testing.T, m *testpki.Machine) { m.Renew("apiserver", now.Add(-2*year)) }), ""},
+		"there is no kubelet":          {without("/var/lib/kubelet", testpki.KubeletConf, "/etc/kubernetes/manifests"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := recovery.KubeletTrouble(recovery.Look(recovery.Disk{Root: c.build(t).Root}, recovery.Options{KubeletOnly: true}), now)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}

@@ -53,6 +53,7 @@ func TestKubeletRotationIsSwitched(t *testing.T) {
 		{"the kubelet alone is repaired", repairKubelet},
 		{"a kubelet that has not taken its files is restarted", repairRunning},
 		{"back to the kubelet's own certificate", switchOff},
+		{"a rollback of the kubelet's files restarts it", rollbackKubelet},
 		{"the client's rotation off and on", switchClient},
 		{"from the certificate inside kubelet.conf to one in the store", clientFromConf},
 	})
@@ -462,7 +463,7 @@ func repairNotTaken(t *testing.T, n *lab.Node) {
 	}
 	r := repairBy(t, n, "false")
 	r.must(t, 1, n.Name, "kubelet repair")
-	r.says(t, `run "false": exit status 1`, "hint: restart the kubelet, then run the same command again")
+	r.says(t, `run "false": exit status 1`, "hint: restart the kubelet, then: kubepki kubelet repair; on machines without systemd: --kubelet-restart-command")
 	r = repairBy(t, n, "true") // which restarts nothing
 	r.must(t, 1, n.Name, "kubelet repair")
 	r.says(t, "1 certificate is not proved to be in use", "hint: restarted, it still does not use the file")
@@ -512,11 +513,41 @@ func switchOff(t *testing.T, l *lab.Lab) {
 	want(t, 0, n, "kubelet", "disable", "serving-bootstrap")
 	sameFiles(t, all, files(t, n))
 	// The backup is a way back as well. The kubelet has not been restarted then, and is told of.
-	want(t, 1, n, "rollback", "--restart", "never", "--wait", "0s")
+	want(t, 1, n, "rollback", "--restart", "never", "--wait", "0s").says(t, "the kubelet still runs with what was there before the rollback of "+kubeletYAML, "hint: restart it")
 	if !bytes.Equal([]byte(nodeFile(t, n, kubeletYAML)), []byte(before)) {
 		t.Error("rollback does not put the file back")
 	}
 	want(t, 0, n, "kubelet", "disable", "serving-bootstrap")
+}
+
+// rollbackKubelet goes back and forth over the last change of the kubelet's configuration.
+func rollbackKubelet(t *testing.T, l *lab.Lab) {
+	n := controlPlane(l)
+	before := containers(n)
+	for _, cluster := range []bool{true, false} {
+		kubelet := n.KubeletState()
+		r := want(t, 0, n, "rollback")
+		if !strings.Contains(r.stdout, "[rollback] "+kubeletYAML) || n.KubeletState() == kubelet {
+			t.Errorf("the kubelet was not restarted:\n%s", r.stdout)
+		}
+		if issuedByCluster(t, n) != cluster {
+			t.Errorf("serves %s", servedBy(t, n).Issuer)
+		}
+	}
+	// One that would not come up is better left as it is.
+	const current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+	target, err := os.Readlink(n.Path(current))
+	check(t, err)
+	check(t, os.Remove(n.Path(current)))
+	kubelet := n.KubeletState()
+	r := want(t, 1, n, "rollback", "--wait", "0s")
+	r.says(t, "it was not restarted, because it would not come up: Missing: "+current, "hint: see what it needs: kubepki kubelet repair --dry-run")
+	if n.KubeletState() != kubelet {
+		t.Error("the kubelet was restarted")
+	}
+	check(t, os.Symlink(target, n.Path(current)))
+	want(t, 0, n, "rollback")
+	before.undisturbed(t, n, staticPods()...)
 }
 
 func switchClient(t *testing.T, l *lab.Lab) {
