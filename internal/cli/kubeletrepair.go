@@ -16,8 +16,9 @@ import (
 
 const kubeletRepairLong = `Do for this node's kubelet alone what kubepki recover does for a whole node: give it a client
 certificate where it has none that works, repair kubelet-client-current.pem and kubelet.conf, renew or
-remove a serving certificate that has expired, start the kubelet, and prove that it logs in. Other files
-of the node stay as they are.
+remove a serving certificate that has expired, start the kubelet, and prove that it logs in. Where all
+files are in order and only the running kubelet has not taken them, it restarts that. Other files of the
+node stay as they are.
 
 On a control plane the CA's key makes the certificate. A worker has no CA: on a control plane
 kubepki recover --worker-bundle DIR writes a bundle for it, and --bundle FILE applies it here.
@@ -53,16 +54,66 @@ func (a *app) kubeletRepairCommand() *cobra.Command {
 	return cmd
 }
 
+// lookAtRunning adds to a plan without anything to repair what only the running kubelet lacks.
+func (r *recoverRun) lookAtRunning(ctx context.Context, n *node, plan *recovery.Plan) error {
+	if !r.kubeletOnly || !plan.Nothing() || !n.running() {
+		return nil
+	}
+	s, err := n.settler(&restartFlags{mode: string(restart.Never), kubelet: r.restart.kubelet})
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	results, err := s.lookAtKubelet(ctx, everyCheck, 0)
+	if err != nil {
+		return err
+	}
+	unused := notTaken(results)
+	if started, err := s.started(ctx, component.Kubelet); err == nil {
+		backups, err := n.tree.Backups()
+		if err != nil {
+			return err
+		}
+		unused = append(unused, recovery.Unread(n.set.Agent, backups, started, r.app.Now())...)
+	}
+	plan.RestartKubelet(unused)
+	return nil
+}
+
+func everyCheck(proof.Check) bool { return true }
+
+// notTaken lists the files in whose place the running kubelet uses something else, where a
+// restart helps. On its own port that is whatever it serves beside the file's certificate, be it
+// an earlier one or not.
+func notTaken(results []proof.Result) []recovery.Unused {
+	var unused []recovery.Unused
+	for _, result := range results {
+		stale := result.NeedsRestart()
+		switch result.Reason {
+		case proof.ServesOther, proof.ServesExpired:
+			stale = len(result.Chain) > 0 && result.Chain[0] != result.NewSerial && !result.At.Before(result.Due)
+		}
+		if stale && result.Reader == component.Kubelet {
+			unused = append(unused, recovery.Unused{File: result.File, Detail: result.Detail})
+		}
+	}
+	return unused
+}
+
 // bringUpKubelet starts the kubelet with its repaired files and proves what it uses.
 func (r *recoverRun) bringUpKubelet(ctx context.Context, n *node, plan *recovery.Plan, done *Recovery) error {
+	done.Results = []proof.Result{}
 	s, err := n.settler(&r.restart)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	began := r.app.Now()
-	err = r.startKubelet(ctx, s, !plan.Nothing())
-	if err == nil {
+	s.restarter.HealthTimeout = r.timeout
+	began, again, wait := r.app.Now(), plan.Restarts(), time.Duration(0)
+	if again {
+		wait = min(afterKubelet, r.timeout)
+		done.Restarts, err = s.restartKubelet(ctx, r.settings.cmd.CommandPath())
+	} else if err = r.startKubelet(ctx, s, !plan.Nothing()); err == nil {
 		err = r.waitFor(ctx, s, component.Kubelet)
 	}
 	if err != nil {
@@ -71,7 +122,7 @@ func (r *recoverRun) bringUpKubelet(ctx context.Context, n *node, plan *recovery
 	if !plan.Nothing() && s.restarter.Kubelet != nil {
 		s.restarted[component.Kubelet] = began
 	}
-	results, err := s.lookAtKubelet(ctx, func(proof.Check) bool { return true })
+	results, err := s.lookAtKubelet(ctx, everyCheck, wait)
 	got := settlement{Results: orEmpty(results)}
 	done.Results = got.Results
 	s.progress.clearWait()
@@ -87,5 +138,24 @@ func (r *recoverRun) bringUpKubelet(ctx context.Context, n *node, plan *recovery
 	if err == nil && r.bundle != "" {
 		r.bundleDone()
 	}
-	return errors.Join(r.finish(done), withHint(err, "look at it: kubepki kubelet status; while the API is away, the whole node: kubepki recover"), got.blocked())
+	hint := "look at it: kubepki kubelet status; while the API is away, the whole node: kubepki recover"
+	if again && len(notTaken(results)) > 0 {
+		hint = "restarted, it still does not use the file: was it this kubelet, and is " + n.set.Agent.CertDir + " the folder of its certificates? See journalctl -u kubelet"
+	}
+	return errors.Join(r.finish(done), withHint(err, hint), got.blocked())
+}
+
+// restartKubelet restarts the kubelet, which has to come back well. then is the command that
+// goes on where that fails.
+func (s *settler) restartKubelet(ctx context.Context, then string) ([]restart.Done, error) {
+	began := s.app.Now()
+	done, err := s.restarter.Restart(ctx, []component.Name{component.Kubelet})
+	if err != nil {
+		return nil, withHint(err, "restart the kubelet, then: "+then+"; on machines without systemd: --kubelet-restart-command")
+	}
+	s.restarted[component.Kubelet] = began
+	for _, d := range done {
+		s.progress.say("restarted %s in %s (%s)", d.Component, d.Took.Round(100*time.Millisecond), d.Way)
+	}
+	return done, nil
 }

@@ -84,7 +84,7 @@ func (w *kubeletWait) look(ctx context.Context) error {
 	serving := w.set.Agent.ServingCertificate()
 	results, err := w.lookAtKubelet(ctx, func(c proof.Check) bool {
 		return (c.File == serving) == (w.run.feature == kubeletcert.ServingBootstrap)
-	})
+	}, 0)
 	w.done.Results = orEmpty(results)
 	w.done.Proved = w.reached()
 	return err

@@ -156,7 +156,7 @@ func (r *kubeletStatusRun) look(ctx context.Context, n *node, name string) (*Kub
 		return nil, err
 	}
 	defer s.close()
-	results, err := s.lookAtKubelet(ctx, func(proof.Check) bool { return true })
+	results, err := s.lookAtKubelet(ctx, everyCheck, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -174,12 +174,12 @@ func (r *kubeletStatusRun) look(ctx context.Context, n *node, name string) (*Kub
 	return live, ctx.Err()
 }
 
-// lookAtKubelet proves the wanted ones of the kubelet's certificates. Nobody may know since
-// when a kubelet runs that reads its client certificate once; whether it is let in is asked
+// lookAtKubelet proves the wanted ones of the kubelet's certificates within wait. Nobody may know
+// since when a kubelet runs that reads its client certificate once; whether it is let in is asked
 // all the same.
-func (s *settler) lookAtKubelet(ctx context.Context, want func(proof.Check) bool) ([]proof.Result, error) {
+func (s *settler) lookAtKubelet(ctx context.Context, want func(proof.Check) bool, wait time.Duration) ([]proof.Result, error) {
 	checks := slices.DeleteFunc(s.checks(nil, time.Time{}), func(c proof.Check) bool { return c.Reader != component.Kubelet || !want(c) })
-	results, err := s.look(ctx, checks, 0)
+	results, err := s.look(ctx, checks, wait)
 	for i := range results {
 		if results[i].Reason != proof.StartUnknown || err != nil {
 			continue
@@ -242,7 +242,7 @@ func (l *KubeletLive) findings(now time.Time) []kubeletcert.Finding {
 		found = append(found, f)
 	}
 	if l.Served != nil && l.Served.Failed() {
-		f := kubeletcert.Finding{Reason: kubeletcert.NotServed, Severity: kubeletcert.Warning, Purpose: kubeletcert.Serving, Message: said(l.Served), Next: "kubepki certs verify --restart auto"}
+		f := kubeletcert.Finding{Reason: kubeletcert.NotServed, Severity: kubeletcert.Warning, Purpose: kubeletcert.Serving, Message: said(l.Served), Next: "kubepki kubelet repair"}
 		if l.Served.Reason == proof.Unreachable {
 			f.Next = "look why the kubelet does not run: journalctl -u kubelet"
 		}

@@ -25,7 +25,7 @@ func TestWhatWasSeenOfAKubeletAsksForAttention(t *testing.T) {
 		"the login is refused":              {KubeletLive{Login: &proof.Result{Reason: proof.LoginRefused}}, "critical LoginFailed kubepki kubelet repair"},
 		"taken for somebody else":           {KubeletLive{Login: &proof.Result{Reason: proof.WrongIdentity}}, "critical LoginFailed kubepki kubelet repair"},
 		"the API server is away":            {KubeletLive{Login: &proof.Result{Reason: proof.Unreachable}}, "warning LoginFailed kubepki certs verify"},
-		"the old certificate is served":     {KubeletLive{Served: &proof.Result{Reason: proof.ServesOld}}, "warning NotServed kubepki certs verify --restart auto"},
+		"the old certificate is served":     {KubeletLive{Served: &proof.Result{Reason: proof.ServesOld}}, "warning NotServed kubepki kubelet repair"},
 		"the kubelet does not run":          {KubeletLive{Served: &proof.Result{Reason: proof.Unreachable}}, "warning NotServed look why"},
 		"a request that has just been made": {KubeletLive{Requests: ago(time.Second)}, ""},
 		"a request that nobody decides":     {KubeletLive{Requests: ago(time.Hour)}, "warning RequestPending kubepki csr review csr-a"},

@@ -150,6 +150,9 @@ func (r *recoverRun) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.lookAtRunning(ctx, n, plan); err != nil {
+		return err
+	}
 	done := &Recovery{SchemaVersion: recoverySchema, DryRun: r.dryRun, Plan: plan}
 	if r.app.isText() {
 		r.printPlan(plan)
@@ -270,7 +273,7 @@ func refusalHint(err error) error {
 	}{
 		{recovery.ClockBehind, "set the clock (date, chronyc, hwclock), then run it again; if it is right: --clock-is-right"},
 		{recovery.ClockAheadSuspected, "compare the clock with another one; if it is right: --clock-is-right"},
-		{recovery.CAMissing, "copy the CA's files from another control plane: /etc/kubernetes/pki/{ca,front-proxy-ca,etcd/ca}.{crt,key}"},
+		{recovery.CAMissing, "copy from another control plane: " + strings.Join(authorityFiles(refused), ", ") + "; then run it again"},
 		{recovery.ServiceAccountMissing, "copy sa.key and sa.pub from another control plane"},
 		{recovery.CAExpired, "the CA itself has ended, renewing leaves cannot help; see docs/expired-ca.md"},
 		{recovery.NeedsBundle, "on a control plane: kubepki recover --worker-bundle DIR; here: kubepki recover --bundle FILE"},
@@ -285,6 +288,17 @@ func refusalHint(err error) error {
 		}
 	}
 	return err
+}
+
+// authorityFiles names the files of the CAs that are missing, as a shell does.
+func authorityFiles(refused *recovery.RefusedError) []string {
+	var files []string
+	for _, r := range refused.Refusals {
+		if r.Reason == recovery.CAMissing {
+			files = append(files, strings.TrimSuffix(r.File, ".crt")+".{crt,key}")
+		}
+	}
+	return files
 }
 
 // booted is when this machine was started; zero for a tree below --root, or if not known.

@@ -58,6 +58,7 @@ func stepText(s recovery.Step) string {
 		recovery.RenewServing:      "renew the kubelet's serving certificate",
 		recovery.MoveAway:          "remove " + s.File + " (a backup stays; the kubelet makes a new one)",
 		recovery.StartKubelet:      "start the kubelet",
+		recovery.RestartKubelet:    "restart the kubelet",
 		recovery.WaitFor:           "wait for " + s.Name,
 		recovery.SyncKubeconfigs:   "refresh copies of admin.conf",
 		recovery.HelpWorkers:       "say what the other nodes need",

@@ -38,6 +38,7 @@ type rotationAgent struct {
 	rotators []*rotation.Rotator
 	client   *rotation.Rotator // of the node's client certificate; nil: others keep it
 	server   *rotation.Rotator
+	kubelet  *kubeletWatch
 	busy     chan struct{} // a rotation has just ended
 	hooks    sync.WaitGroup
 	ctx      context.Context // of the hooks; run sets it
@@ -45,18 +46,23 @@ type rotationAgent struct {
 
 // prepare sets up a Rotator for each identity, and what it needs on the disk.
 func (r *rotationAgent) prepare() error {
+	c := r.config
+	r.kubelet = &kubeletWatch{proc: r.app.path("/proc"), dir: c.CertDir, now: r.app.Now}
+	if err := r.alone(); err != nil {
+		return err
+	}
 	if err := r.writeKubeconfig(r.log); err != nil {
 		return err
 	}
-	c := r.config
 	if c.RotateCertificates {
 		r.client = r.rotator(config.IdentityClient, c.CertDir, kubeletClientPrefix, func() (rotation.Template, error) {
 			return rotation.NodeClient(c.NodeName), nil
 		})
-		r.client.Initial, r.client.Login = r.embedded, r.loginNode
+		r.client.Initial, r.client.Login, r.client.Taken = r.embedded, r.loginNode, r.kubelet.taken
 	}
 	if c.RotateServerCertificates {
 		r.server = r.rotator(config.IdentityServer, c.CertDir, kubeletServingPrefix, r.serving)
+		r.server.Taken = r.kubelet.taken
 	}
 	for _, id := range c.Identities {
 		template := identityTemplate(id)

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/recovery"
@@ -37,7 +38,10 @@ func TestPlanForTheKubeletAlone(t *testing.T) {
 		"what kubelet.conf carries is good":    {damaged(healthy, embedded), "InstallClient SwitchLink RepairKubeletConf" + start},
 		"the API server's manifest is missing": {without("/etc/kubernetes/manifests/kube-apiserver.yaml"), whole + start},
 		"ca.key is elsewhere":                  {without(pkiDir + "/ca.key"), "Request MoveAway"},
-		"ca.crt is missing":                    {without(pkiDir + "/ca.crt"), "CAMissing NeedsBundle"},
+		"ca.crt is missing":                    {without(pkiDir + "/ca.crt"), "CAMissing"},
+		"ca.crt alone is missing":              {damaged(healthy, func(_ *testing.T, m *testpki.Machine) { m.Remove(pkiDir + "/ca.crt") }), "CAMissing"},
+		"ca.crt is cut short":                  {damaged(healthy, func(_ *testing.T, m *testpki.Machine) { truncate(m, pkiDir+"/ca.crt") }), "CAUnusable"},
+		"ca.crt and kubelet.conf are missing":  {without(pkiDir+"/ca.crt", testpki.KubeletConf), "CAMissing"},
 		"etcd/ca.crt is missing":               {without(pkiDir + "/etcd/ca.crt"), whole + start},
 		"sa.key and sa.pub are missing":        {without(pkiDir+"/sa.key", pkiDir+"/sa.pub"), whole + start},
 		"admin.conf is a folder":               {with(func(_ *testing.T, m *testpki.Machine) { m.Folder(etcDir + "/admin.conf") }), whole + start},
@@ -46,6 +50,9 @@ func TestPlanForTheKubeletAlone(t *testing.T) {
 		"a worker that expired, without a bundle": {func(t *testing.T) *testpki.Machine {
 			return testpki.NewWorker(t, healthy(t), "worker1", now.Add(-year-day), now)
 		}, "NeedsBundle"},
+		"a worker that has lost everything": {damaged(worker, func(_ *testing.T, m *testpki.Machine) { m.Remove(testpki.KubeletConf, testpki.KubeletDir) }), "NeedsBundle"},
+		"a worker without ca.crt":           {damaged(worker, func(_ *testing.T, m *testpki.Machine) { m.Remove(pkiDir + "/ca.crt") }), "NeedsBundle"},
+		"a worker in good health":           {worker, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -59,6 +66,39 @@ func TestPlanForTheKubeletAlone(t *testing.T) {
 			}
 			if got := strings.Join(words, " "); got != c.want {
 				t.Errorf("got  %s\nwant %s\n%v%s", got, c.want, plan.Refused(), describe(plan))
+			}
+		})
+	}
+}
+
+// worker is one in good health.
+func worker(t *testing.T) *testpki.Machine {
+	return testpki.NewWorker(t, healthy(t), "worker1", now.Add(-30*day), now.Add(-time.Hour))
+}
+
+// A refusal names each file that it is about, and the files of a CA only once.
+func TestARefusalForTheKubeletAloneSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		build func(t *testing.T) *testpki.Machine
+		want  string
+	}{
+		"a control plane without ca.crt": {without(pkiDir + "/ca.crt"), "CAMissing: " + pkiDir + "/ca.crt is not there: copy it from another control plane, with its key"},
+		"a worker without ca.crt": {
+			damaged(worker, func(_ *testing.T, m *testpki.Machine) { m.Remove(pkiDir + "/ca.crt") }),
+			"NeedsBundle: make a bundle for this worker on a control plane: " + pkiDir + "/ca.crt is not here, or cannot be read",
+		},
+		"a worker that has lost everything": {
+			damaged(worker, func(_ *testing.T, m *testpki.Machine) { m.Remove(testpki.KubeletConf, testpki.KubeletDir) }),
+			"NeedsBundle: make a bundle for this worker on a control plane: " + testpki.KubeletClient + " is not there, and a worker has no CA; " +
+				testpki.KubeletConf + " is not there, and nothing here says where the API server is",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := recovery.MakePlan(recovery.Look(recovery.Disk{Root: c.build(t).Root}, recovery.Options{KubeletOnly: true}), now).Refused()
+			if err == nil || err.Error() != "recovery is refused: "+c.want {
+				t.Errorf("got  %v\nwant %s", err, c.want)
 			}
 		})
 	}

@@ -29,6 +29,7 @@ const (
 	RenewServing      Action = "RenewServing"      // the kubelet's serving certificate, where the cluster's CA signs it
 	MoveAway          Action = "MoveAway"          // remove the kubelet's own pair (a backup stays): it makes a new one
 	StartKubelet      Action = "StartKubelet"      // the caller's
+	RestartKubelet    Action = "RestartKubelet"    // the caller's: the files are in order, and the running kubelet has not taken them
 	WaitFor           Action = "WaitFor"           // the caller's: until the component is healthy
 	SyncKubeconfigs   Action = "SyncKubeconfigs"   // the caller's: copies of admin.conf
 	HelpWorkers       Action = "HelpWorkers"       // the caller's: workers need bundles
@@ -64,7 +65,7 @@ func (s *Step) note(format string, args ...any) {
 // carriedOutHere says whether CarryOut does the step; the caller does the others.
 func (s *Step) carriedOutHere() bool {
 	switch s.Action {
-	case Request, StartKubelet, WaitFor, SyncKubeconfigs, HelpWorkers:
+	case Request, StartKubelet, RestartKubelet, WaitFor, SyncKubeconfigs, HelpWorkers:
 		return false
 	}
 	return true

@@ -3,6 +3,7 @@ package recovery
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,9 +14,37 @@ import (
 // planKubelet decides on the kubelet's files.
 func (p *Plan) planKubelet() {
 	k := p.kubelet
+	if p.blind(k) {
+		return
+	}
 	p.planClient(k)
 	p.planKubeletConf(k)
 	p.planServing(k)
+}
+
+// blind refuses a node without its CA's certificate, against which nothing of the kubelet's can be
+// judged: that is one cause, whatever else looks wrong. Of a control plane the CA itself has been
+// refused, with what to do about it.
+func (p *Plan) blind(k *kubeletState) bool {
+	if len(p.bundles[layout.NameCA]) > 0 || k.client.reason == "" && k.trust.reason == "" && k.conf.reason == "" {
+		return false
+	}
+	if !p.ControlPlane {
+		ca, _ := layout.Find(layout.NameCA)
+		file := p.Cluster.CertificatePath(ca)
+		p.needBundle(file, file+" is not here, or cannot be read")
+	}
+	return true
+}
+
+// needBundle refuses what only a bundle can give a worker: once, however much that is.
+func (p *Plan) needBundle(file, detail string) {
+	i := slices.IndexFunc(p.Refusals, func(r Refusal) bool { return r.Reason == NeedsBundle })
+	if i < 0 {
+		p.refuse(NeedsBundle, file, "make a bundle for this worker on a control plane: %s", detail)
+		return
+	}
+	p.Refusals[i].Detail += "; " + detail
 }
 
 func (p *Plan) planClient(k *kubeletState) {
@@ -38,7 +67,7 @@ func (p *Plan) planClient(k *kubeletState) {
 		step.note("from %s", k.useful.file)
 		p.Steps = append(p.Steps, step)
 	case !p.ControlPlane:
-		p.refuse(NeedsBundle, current, "%s: a worker has no CA: make a bundle for it on a control plane", k.client.detail)
+		p.needBundle(current, k.client.detail+", and a worker has no CA")
 		return
 	default:
 		if !p.mint(&step, k) {
@@ -115,10 +144,6 @@ func (p *Plan) planKubeletConf(k *kubeletState) {
 			return
 		}
 	}
-	if (k.conf.reason != "" || k.trust.reason != "") && len(p.bundles[layout.NameCA]) == 0 {
-		p.refuse(NeedsBundle, step.File, "%s: the cluster's CA is not here", step.Detail)
-		return
-	}
 	p.Steps = append(p.Steps, step)
 }
 
@@ -138,7 +163,7 @@ func (p *Plan) kubeletServer(step *Step) bool {
 		return true
 	}
 	if !p.ControlPlane {
-		p.refuse(NeedsBundle, step.File, "%s: nothing on this worker says where the API server is", step.Detail)
+		p.needBundle(step.File, step.Detail+", and nothing here says where the API server is")
 		return false
 	}
 	server, err := p.Cluster.Server(step.entry)

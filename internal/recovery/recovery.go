@@ -75,6 +75,7 @@ const (
 	ManifestUnreadable Reason = "ManifestUnreadable" // a manifest or the kubelet's configuration cannot be understood
 	KubeletAsks        Reason = "KubeletAsks"        // the kubelet asks the cluster for it once it runs
 	BootstrapNotNeeded Reason = "BootstrapNotNeeded" // bootstrap-kubelet.conf is only for new nodes
+	NotInUse           Reason = "NotInUse"           // the running kubelet has not taken it: it has to be restarted
 	Custom             Reason = "Custom"             // it lies in a place that is not kubeadm's and is left alone
 )
 

@@ -69,6 +69,7 @@ const (
 	ClockWrong    Reason = "ClockWrong"   // what came has ended, or is yet to begin, by this clock
 	NotStored     Reason = "NotStored"    // the disk does not take it
 	TooMany       Reason = "TooMany"      // enough new requests for this hour
+	KubeletRuns   Reason = "KubeletRuns"  // a kubelet keeps it itself: nothing is asked for, and nothing written
 	Superseded    Reason = "Superseded"   // something else is to be asked for meanwhile
 )
 
@@ -76,7 +77,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		NoTemplate, NoCredentials, Unreachable, Unavailable, Unauthorized, Forbidden, Rejected, Lost, WasDenied, SignerFailed,
-		Unusable, ClockWrong, NotStored, TooMany,
+		Unusable, ClockWrong, NotStored, TooMany, KubeletRuns,
 	}
 }
 

@@ -83,7 +83,7 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.watchTemplate(ctx, wanted, cancel)
+		r.watch(ctx, wanted, cancel)
 	}()
 	defer func() { cancel(nil); <-done }()
 
@@ -99,17 +99,17 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 			r.rest(ctx, time.Second) // whatever cuts watches short is not to be asked without end
 		}
 	}
-	if errors.Is(context.Cause(ctx), errSuperseded) {
-		return Answer{}, &Error{Superseded, errSuperseded}
+	if own, ok := errors.AsType[*Error](context.Cause(ctx)); ok {
+		return Answer{}, own
 	}
 	return answer, err
 }
 
-var errSuperseded = errors.New("something else is to be asked for meanwhile")
+var errSuperseded = &Error{Superseded, errors.New("something else is to be asked for meanwhile")}
 
-// watchTemplate cancels once something else than wanted is wanted. The agent is asked rarely enough that names which
+// watch cancels once something else than wanted is wanted, or a kubelet keeps the certificate. The agent is asked rarely enough that names which
 // flap cost no request each time.
-func (r *Rotator) watchTemplate(ctx context.Context, wanted Template, cancel context.CancelCauseFunc) {
+func (r *Rotator) watch(ctx context.Context, wanted Template, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(r.Poll)
 	defer ticker.Stop()
 	for {
@@ -120,6 +120,10 @@ func (r *Rotator) watchTemplate(ctx context.Context, wanted Template, cancel con
 		}
 		if now, err := r.Template(); err == nil && !now.equal(wanted) {
 			cancel(errSuperseded)
+			return
+		}
+		if taken := r.taken(false); taken != nil {
+			cancel(&Error{KubeletRuns, taken})
 			return
 		}
 	}
@@ -136,10 +140,13 @@ func (r *Rotator) receive(p *Pending, request Request, answer Answer, wanted Tem
 	}
 	now := r.Now()
 	fresh, held := &Pair{Chain: chain, Key: p.Key}, r.Held()
-	s := r.situation(wanted)
+	s := r.situation(wanted, nil)
 	keep, wrong := judge(fresh, wanted, s.held, now)
 	if !keep {
 		return wrong
+	}
+	if taken := r.taken(true); taken != nil {
+		return &Error{KubeletRuns, taken} // the request stays, for when it has ended
 	}
 	if err := r.Store.Switch(fresh, now); err != nil {
 		return err

@@ -10,15 +10,21 @@ type situation struct {
 	held   *x509.Certificate // nil: none
 	wanted Template
 	wished bool // somebody wants a new one, whatever the old one is like
+	taken  bool // a kubelet keeps the certificate itself
 }
 
-// decide says why a new certificate is needed at now; Good: it is not, before due.
+// decide says why a new certificate is needed at now; Good: it is not, before due. KubeletRuns: whether it is needed
+// is a kubelet's affair.
 func decide(s situation, now time.Time) (why Reason, due time.Time) {
-	if s.held == nil {
-		return NoCertificate, now
+	due = now
+	if s.held != nil {
+		due = Deadline(s.held)
 	}
-	due = Deadline(s.held)
 	switch {
+	case s.taken:
+		return KubeletRuns, due
+	case s.held == nil:
+		return NoCertificate, due
 	case !now.Before(s.held.NotAfter):
 		return Expired, due
 	case s.wanted.Missing(s.held) != "":

@@ -97,19 +97,24 @@ func TestDecide(t *testing.T) {
 		held   *x509.Certificate
 		wanted Template
 		wished bool
+		taken  bool
 		want   Reason
 	}{
-		"none":                 {nil, serving, false, NoCertificate},
-		"as wanted":            {cert, serving, false, Good},
-		"wished":               {cert, serving, true, Wished},
-		"another name":         {cert, change(func(t *Template) { t.CommonName = "system:node:node-2" }), false, Changed},
-		"one organization":     {cert, change(func(t *Template) { t.Organizations = []string{"others"} }), false, Changed},
-		"one DNS name more":    {cert, change(func(t *Template) { t.DNSNames = []string{"node-1", "node-1.corp"} }), false, Changed},
-		"one address more":     {cert, change(func(t *Template) { t.Addresses = append(t.Addresses, netip.MustParseAddr("fd00::1")) }), false, Changed},
-		"one address less":     {cert, change(func(t *Template) { t.Addresses = nil }), false, Good},
-		"IPv4 written as IPv6": {cert, NodeServing("node-1", nil, []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.1")}), false, Good},
+		"none":                             {nil, serving, false, false, NoCertificate},
+		"as wanted":                        {cert, serving, false, false, Good},
+		"wished":                           {cert, serving, true, false, Wished},
+		"another name":                     {cert, change(func(t *Template) { t.CommonName = "system:node:node-2" }), false, false, Changed},
+		"one organization":                 {cert, change(func(t *Template) { t.Organizations = []string{"others"} }), false, false, Changed},
+		"one DNS name more":                {cert, change(func(t *Template) { t.DNSNames = []string{"node-1", "node-1.corp"} }), false, false, Changed},
+		"one address more":                 {cert, change(func(t *Template) { t.Addresses = append(t.Addresses, netip.MustParseAddr("fd00::1")) }), false, false, Changed},
+		"one address less":                 {cert, change(func(t *Template) { t.Addresses = nil }), false, false, Good},
+		"IPv4 written as IPv6":             {cert, NodeServing("node-1", nil, []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.1")}), false, false, Good},
+		"none, and a kubelet runs":         {nil, serving, false, true, KubeletRuns},
+		"as wanted, and a kubelet runs":    {cert, serving, false, true, KubeletRuns},
+		"wished, and a kubelet runs":       {cert, serving, true, true, KubeletRuns},
+		"another name, and a kubelet runs": {cert, change(func(t *Template) { t.CommonName = "system:node:node-2" }), false, true, KubeletRuns},
 	} {
-		if why, _ := decide(situation{tc.held, tc.wanted, tc.wished}, epoch.Add(time.Hour)); why != tc.want {
+		if why, _ := decide(situation{tc.held, tc.wanted, tc.wished, tc.taken}, epoch.Add(time.Hour)); why != tc.want {
 			t.Errorf("%s: %q: want %q", name, why, tc.want)
 		}
 	}

@@ -161,6 +161,7 @@ type machine struct {
 	wanted  func() (Template, error)
 	skew    time.Duration // of its clock
 	poll    time.Duration
+	taken   func(fresh bool) error // nil: there is no kubelet
 	mu      sync.Mutex
 	log     strings.Builder
 }
@@ -193,7 +194,7 @@ func (m *machine) start(fs atomicfile.FS) (r *Rotator, kill func()) {
 	store.FS = fs
 	r = &Rotator{
 		Name: "client", Store: store, Template: m.wanted, Login: m.cluster.login, Now: m.now, Poll: m.poll,
-		Log: m.logger(),
+		Log: m.logger(), Taken: m.taken,
 	}
 	r.Open()
 	ctx, cancel := context.WithCancel(m.t.Context())

@@ -33,6 +33,9 @@ type Rotator struct {
 	// Login opens the API. held is the certificate of this identity if it still counts, else nil; refused says that
 	// the API server did not accept it the last time. Errors are *Error.
 	Login func(ctx context.Context, held *Pair, refused bool) (API, error)
+	// Taken says which kubelet keeps the certificate itself; nil: none. While one does, nothing is asked for and nothing
+	// written. fresh: the answer has to be one of this moment, for something is about to be done. nil: nobody is asked.
+	Taken func(fresh bool) error
 	Now   func() time.Time
 	Poll  time.Duration // 0: DefaultPoll
 	Log   *slog.Logger
@@ -50,6 +53,7 @@ type Rotator struct {
 	failures int
 	refused  bool // the last request was; it is not gone on with
 	badLogin bool
+	target   string // where the link led when it was last looked at
 }
 
 // Open reads what is in the store and mends the link, so that Held is right before Run.
@@ -75,6 +79,7 @@ func (r *Rotator) Open() {
 		held = r.Initial()
 	}
 	r.hold(held)
+	r.target = r.Store.Target()
 }
 
 // Held returns the certificate in use; nil: there is none.
@@ -130,12 +135,23 @@ func (r *Rotator) rest(ctx context.Context, d time.Duration) {
 // step looks once, acts if need be, and says how long to rest.
 func (r *Rotator) step(ctx context.Context) time.Duration {
 	now := r.Now()
+	r.follow()
 	wanted, err := r.Template()
 	if err != nil {
 		r.note(Good, &Error{NoTemplate, err}, now)
 		return r.Poll
 	}
-	why, due := decide(r.situation(wanted), now)
+	taken := r.taken(false)
+	why, due := decide(r.situation(wanted, taken), now)
+	if taken == nil && (why != Good || r.why() != Good) { // something is about to be done
+		taken = r.taken(true)
+		why, due = decide(r.situation(wanted, taken), now)
+	}
+	if why == KubeletRuns {
+		r.standBack(taken, now)
+		return r.Poll
+	}
+	r.goOn()
 	if why == Good {
 		r.failures = 0
 		if r.settle(due) {
@@ -151,8 +167,8 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	case err == nil:
 		r.failures = 0
 		return 0
-	case reasonOf(err) == Superseded:
-		return 0
+	case reasonOf(err) == Superseded, reasonOf(err) == KubeletRuns:
+		return 0 // the next step looks anew
 	}
 	r.failures++
 	reason := reasonOf(err)
@@ -170,14 +186,40 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	return d
 }
 
-func (r *Rotator) situation(wanted Template) situation {
+func (r *Rotator) situation(wanted Template, taken error) situation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := situation{wanted: wanted, wished: r.wished}
+	s := situation{wanted: wanted, wished: r.wished, taken: taken != nil}
 	if r.held != nil {
 		s.held = r.held.Leaf()
 	}
 	return s
+}
+
+func (r *Rotator) taken(fresh bool) error {
+	if r.Taken == nil {
+		return nil
+	}
+	return r.Taken(fresh)
+}
+
+// follow takes over what another program has put into the store, such as a kubelet that had the folder for a while.
+func (r *Rotator) follow() {
+	target := r.Store.Target()
+	if target == "" || target == r.target {
+		return
+	}
+	r.target = target
+	p, err := r.Store.read(r.Store.Current())
+	if err != nil {
+		r.Log.Warn("the link leads to something that is of no use", "identity", r.Name, "error", err)
+		return
+	}
+	if held := r.Held(); held != nil && held.Leaf().Equal(p.Leaf()) {
+		return
+	}
+	r.Log.Info("another program has replaced the certificate", "identity", r.Name, "file", target, "until", clock(p.Leaf().NotAfter))
+	r.hold(p)
 }
 
 // tidy removes what is no longer needed once all is well: a request that somebody no longer wants, files of old.

@@ -60,6 +60,31 @@ func (r *Rotator) settle(due time.Time) (news bool) {
 	return news
 }
 
+// why is what the last look found.
+func (r *Rotator) why() (why Reason) {
+	r.count(func(s *Status) { why = s.Why })
+	return why
+}
+
+// standBack notes that a kubelet keeps the certificate. Where it has done so before, that is no news.
+func (r *Rotator) standBack(taken error, now time.Time) {
+	if r.why() == KubeletRuns {
+		return
+	}
+	r.note(KubeletRuns, &Error{KubeletRuns, taken}, now)
+	r.count(func(s *Status) { s.Pending, s.State = "", "" })
+	r.Log.Warn("a kubelet keeps this certificate: until it has ended, nothing is asked for and nothing written", "identity", r.Name, "reason", KubeletRuns, "error", taken)
+}
+
+// goOn ends a time in which the certificate was a kubelet's.
+func (r *Rotator) goOn() {
+	if r.why() != KubeletRuns {
+		return
+	}
+	r.count(func(s *Status) { s.Trouble, s.Error, s.Since = "", "", time.Time{} })
+	r.Log.Info("the kubelet has ended: this certificate is kept again", "identity", r.Name)
+}
+
 func (r *Rotator) begin(why Reason) { r.count(func(s *Status) { s.Why = why }) }
 
 func (r *Rotator) asking(name string) {

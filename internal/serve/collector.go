@@ -29,7 +29,7 @@ func newCollector(a Agent) *collector {
 		requests:  desc("requests_total", "New signing requests made."),
 		rotations: desc("rotations_total", "Certificates put to use."),
 		failures:  desc("failures_total", "Attempts that brought no certificate, by reason.", "reason"),
-		troubled:  desc("trouble", "1 for the reason why a new certificate is needed and not there yet.", "reason"),
+		troubled:  desc("trouble", "1 for the reason why a new certificate is needed and not there yet, or why it is not kept.", "reason"),
 	}
 }
 

@@ -47,6 +47,8 @@ func (a Agent) ready(w http.ResponseWriter, _ *http.Request) {
 		case !s.Usable(now):
 			ready = false
 			fmt.Fprintf(&text, "%s: no certificate that counts: %s\n", s.Name, cmp.Or(string(s.Trouble), waits(s), string(s.Why)))
+		case s.Trouble == rotation.KubeletRuns:
+			fmt.Fprintf(&text, "%s: ok until %s, and kept by a kubelet: %s\n", s.Name, s.NotAfter.UTC().Format(time.RFC3339), s.Trouble)
 		case s.Trouble != "":
 			fmt.Fprintf(&text, "%s: ok until %s, but no new one yet: %s\n", s.Name, s.NotAfter.UTC().Format(time.RFC3339), s.Trouble)
 		default:

@@ -29,6 +29,8 @@ func TestAgent(t *testing.T) {
 		Name: "client", Serial: "2a", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Due: now.Add(time.Minute),
 		Requests: 2, Rotations: 3, Failures: map[rotation.Reason]int{rotation.WasDenied: 4}, Trouble: rotation.WasDenied, Pending: "csr-x",
 	}
+	kept := good
+	kept.Trouble = rotation.KubeletRuns
 	expired := good
 	expired.NotAfter = now
 	for name, tc := range map[string]struct {
@@ -36,10 +38,11 @@ func TestAgent(t *testing.T) {
 		code     int
 		ready    string
 	}{
-		"good":     {[]rotation.Status{good}, 200, "client: ok until 2026-03-01T01:00:00Z, but no new one yet: Denied"},
-		"expired":  {[]rotation.Status{good, expired}, 503, "no certificate that counts"},
-		"none yet": {[]rotation.Status{{Name: "server", Why: rotation.NoCertificate, Trouble: rotation.NoCredentials}}, 503, "server: no certificate that counts: NoCredentials"},
-		"waits":    {[]rotation.Status{{Name: "server", Pending: "csr-x", State: rotation.Waiting}}, 503, "server: no certificate that counts: request csr-x is Pending"},
+		"good":        {[]rotation.Status{good}, 200, "client: ok until 2026-03-01T01:00:00Z, but no new one yet: Denied"},
+		"a kubelet's": {[]rotation.Status{kept}, 200, "client: ok until 2026-03-01T01:00:00Z, and kept by a kubelet: KubeletRuns\n"},
+		"expired":     {[]rotation.Status{good, expired}, 503, "no certificate that counts"},
+		"none yet":    {[]rotation.Status{{Name: "server", Why: rotation.NoCertificate, Trouble: rotation.NoCredentials}}, 503, "server: no certificate that counts: NoCredentials"},
+		"waits":       {[]rotation.Status{{Name: "server", Pending: "csr-x", State: rotation.Waiting}}, 503, "server: no certificate that counts: request csr-x is Pending"},
 	} {
 		h := serve.Agent{Now: func() time.Time { return now }, Statuses: func() []rotation.Status { return tc.statuses }}.Handler()
 		if code, text := get(t, h, "/readyz"); code != tc.code || !strings.Contains(text, tc.ready) {

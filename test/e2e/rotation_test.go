@@ -94,6 +94,7 @@ func TestRotation(t *testing.T) {
 	t.Run("killed after a wish", f.killed)
 	t.Run("API away", f.apiAway)
 	t.Run("kubelet", f.kubelet)
+	t.Run("kubelet beside the agent", f.kubeletBeside)
 	t.Run("killed at each disk operation", f.killedAtEach)
 	t.Run("another signer and hooks", f.another)
 	f.report(t)
