@@ -19,7 +19,8 @@ const rotationLong = `Keeps certificates alive as a kubelet does, for machines w
 and storage daemons. It asks the certificates API, waits for approval and signer, stores the
 answer with its key in the kubelet's own files (<name>-<time>.pem, and <name>-current.pem that
 leads to the newest), and asks anew at 70 to 90 % of the certificate's life, or when names or
-addresses change. A kubelet can take the folder over at any time, and give it back: while one runs, nothing is written.
+addresses change. A kubelet can take the folder over at any time, and give it back: while one
+runs, nothing is written.
 
 The first client certificate is asked for with the bootstrap kubeconfig, and so is one when the
 old has ended. Then --kubeconfig is made, if there is none, with the client certificate's file.

@@ -21,8 +21,8 @@ type kubeletWatch struct {
 	found  error
 }
 
-// lookEvery is how old an answer may be while nothing is at stake. A look takes about a millisecond
-// on a machine with a hundred processes.
+// lookEvery is how old an answer may be while no kubelet runs and nothing is at stake. A look takes
+// about a millisecond on a machine with a hundred processes.
 const lookEvery = time.Minute
 
 // taken says which kubelet keeps the folder; nil: none. fresh: by a look at this moment.
@@ -30,8 +30,8 @@ func (w *kubeletWatch) taken(fresh bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()
-	if age := now.Sub(w.looked); !fresh && age >= 0 && age < lookEvery {
-		return w.found
+	if age := now.Sub(w.looked); w.found == nil && !fresh && age >= 0 && age < lookEvery {
+		return nil
 	}
 	w.looked, w.found = now, nil
 	for _, k := range component.RunningKubelets(w.proc) {

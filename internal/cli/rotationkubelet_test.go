@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Between two looks an answer is kept for a minute, unless something is about to be done.
+// That there is none is believed for a minute, unless something is about to be done.
 func TestAKubeletIsLookedForOnceAMinute(t *testing.T) {
 	proc, dir := t.TempDir(), t.TempDir()
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -45,8 +45,10 @@ func TestAKubeletIsLookedForOnceAMinute(t *testing.T) {
 		{"started a moment ago", start, time.Second, false, false},
 		{"started a moment ago, and it matters", func() {}, 0, true, true},
 		{"runs", func() {}, time.Second, false, true},
-		{"ended a moment ago", end, time.Second, false, true},
-		{"ended a minute ago", func() {}, time.Minute, false, false},
+		{"ended a moment ago", end, time.Second, false, false},
+		{"started again", start, 59 * time.Second, false, false},
+		{"runs for a while", func() {}, time.Second, false, true},
+		{"ended", end, time.Second, false, false},
 		{"started before the clock was set back", start, -time.Hour, false, true},
 	} {
 		step.do()

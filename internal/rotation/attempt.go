@@ -107,8 +107,8 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 
 var errSuperseded = &Error{Superseded, errors.New("something else is to be asked for meanwhile")}
 
-// watch cancels once something else than wanted is wanted, or a kubelet keeps the certificate. The agent is asked rarely enough that names which
-// flap cost no request each time.
+// watch cancels once something else than wanted is wanted, or a kubelet keeps the certificate. The agent is asked
+// rarely enough that names which flap cost no request each time.
 func (r *Rotator) watch(ctx context.Context, wanted Template, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(r.Poll)
 	defer ticker.Stop()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -390,4 +391,27 @@ func (f *fleet) report(t *testing.T) {
 		w.mu.Unlock()
 	}
 	t.Logf("%d workers, at least %d rotations each, %d handshakes", len(f.workers), least, polls)
+	f.noneExpired(t)
+}
+
+// noneExpired asks the API server how long the client certificates that it was shown still had to live.
+func (f *fleet) noneExpired(t *testing.T) {
+	t.Helper()
+	metrics, err := f.api.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	check(t, err)
+	const name = "apiserver_client_certificate_expiration_seconds"
+	counts := map[string]int{`_bucket{le="0"}`: -1, `_bucket{le="1800"}`: -1, "_count": -1}
+	for line := range strings.Lines(string(metrics)) {
+		for suffix := range counts {
+			if n, ok := strings.CutPrefix(line, name+suffix+" "); ok {
+				counts[suffix], err = strconv.Atoi(strings.TrimSpace(n))
+				check(t, err)
+			}
+		}
+	}
+	expired, short, all := counts[`_bucket{le="0"}`], counts[`_bucket{le="1800"}`], counts["_count"]
+	t.Logf("%d requests with client certificates, %d of them with less than half an hour to live, %d with expired ones", all, short, expired)
+	if expired != 0 || short <= 0 {
+		t.Error("want none with an expired certificate, and some with one of ten minutes")
+	}
 }
