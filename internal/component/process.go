@@ -19,11 +19,8 @@ type RunningKubelet struct {
 	dir string // of the process, such as /proc/4711
 }
 
-// How much of a process's name and command line is read.
-const (
-	maxComm    = 64
-	maxCmdline = 1 << 20
-)
+// maxCmdline is how much of a command line is read.
+const maxCmdline = 1 << 20
 
 // RunningKubelets lists the kubelets of a machine by its file system of processes, such as
 // /proc (proc(5)). It tells what can be seen: processes that end meanwhile or that this user may
@@ -42,7 +39,7 @@ func RunningKubelets(proc string) []RunningKubelet {
 			continue
 		}
 		dir := filepath.Join(proc, name)
-		if comm, err := atomicfile.ReadFile(filepath.Join(dir, "comm"), maxComm); err != nil || strings.TrimSpace(string(comm)) != "kubelet" {
+		if !isKubelet(dir) {
 			continue
 		}
 		line, err := atomicfile.ReadFile(filepath.Join(dir, "cmdline"), maxCmdline)
@@ -53,6 +50,19 @@ func RunningKubelets(proc string) []RunningKubelet {
 		found = append(found, RunningKubelet{PID: pid, CertDir: withDefault(flags.Get("cert-dir"), DefaultCertDir), dir: dir})
 	}
 	return found
+}
+
+// isKubelet looks at the name of a process. There are many of them, and an agent that has little to
+// do looks often: so it makes no garbage to speak of.
+func isKubelet(dir string) bool {
+	file, err := os.Open(dir + "/comm")
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	var name [16]byte // the kernel keeps 15, and a newline follows
+	n, _ := file.Read(name[:])
+	return string(name[:n]) == "kubelet\n"
 }
 
 // Keeps says whether the certificates of the kubelet lie in dir, a folder of this process. That
