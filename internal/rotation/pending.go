@@ -12,8 +12,8 @@ import (
 )
 
 // Pending is a request that is on its way, or was when the process ended, with its key. It is on the disk before the
-// API hears of it, so that no certificate is ever issued to a key that is lost, and a process that is started again
-// meets its own request instead of making another.
+// API hears of it, so that a process that is started again meets its own request instead of making another, and no
+// certificate that is needed is issued to a key that is lost. What was only wished for is forgotten with the wish.
 type Pending struct {
 	Key    *pki.Key
 	PKCS10 []byte // PEM
