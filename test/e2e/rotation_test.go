@@ -299,25 +299,22 @@ func (f *fleet) wished(t *testing.T) {
 	}
 }
 
-// without takes a program's manifest away until it is called back, and waits for the program's end.
+// without takes a program's manifest away until it is called back, which the end of the test does at the latest, and
+// waits for the program's end.
 func (f *fleet) without(t *testing.T, program string) (back func()) {
 	t.Helper()
 	node := f.lab.Nodes()[0]
 	manifest, aside := node.Path("/etc/kubernetes/manifests/"+program+".yaml"), filepath.Join(f.dir, program+".yaml")
-	if err := os.Rename(manifest, aside); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Rename(manifest, aside))
+	back = sync.OnceFunc(func() { check(t, os.Rename(aside, manifest)) })
+	t.Cleanup(back)
 	eventually(t, program+" ends", func() error {
 		if c, ok := node.Container(program); ok && c.Running {
 			return fmt.Errorf("it runs in %s", c.ID)
 		}
 		return nil
 	})
-	return func() {
-		if err := os.Rename(aside, manifest); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return back
 }
 
 func (f *fleet) requests(t *testing.T) int {

@@ -44,6 +44,9 @@ func (f *fleet) lone(t *testing.T, w *machine, env []string, args ...string) *ex
 // with the certificates that it has, and asks for nothing: a wish ends with the process that heard it. Each single
 // moment of a request that is still needed is killedAtEach's.
 func (f *fleet) killed(t *testing.T) {
+	for _, w := range f.workers {
+		w.settled(t) // what was asked for before is not to be counted
+	}
 	back := f.without(t, "kube-controller-manager")
 	before, rotations := f.requests(t), map[*machine]int{}
 	for _, w := range f.workers {
@@ -71,12 +74,7 @@ func (f *fleet) killed(t *testing.T) {
 		w.start(t)
 	}
 	for _, w := range f.workers {
-		eventually(t, w.name+" goes on", func() error {
-			if stored := w.pending(); len(stored) > 0 {
-				return fmt.Errorf("there is still %v\n%s", stored, w.tail())
-			}
-			return w.look()
-		})
+		w.settled(t)
 		if n := w.rotations(); n != rotations[w] {
 			t.Errorf("%s: %d rotations, %d before it was killed", w.name, n, rotations[w])
 		}
@@ -85,6 +83,17 @@ func (f *fleet) killed(t *testing.T) {
 	if n := f.requests(t); n != want {
 		t.Errorf("%d requests after agents were killed, want %d as before", n, want)
 	}
+}
+
+// settled waits until nothing is on its way, and the agent serves.
+func (w *machine) settled(t *testing.T) {
+	t.Helper()
+	eventually(t, w.name+" has nothing on its way", func() error {
+		if stored := w.pending(); len(stored) > 0 {
+			return fmt.Errorf("there is still %v\n%s", stored, w.tail())
+		}
+		return w.look()
+	})
 }
 
 // pending returns the files of requests that are on their way.
