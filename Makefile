@@ -23,12 +23,13 @@ demo: build
 oracle:
 	@test/kubernetes/build.sh kubeadm kubectl kubeconfigcheck
 
-# Packages whose tests run real control planes have the processors for themselves, one after the other.
-LABTESTS := ./internal/lab ./internal/restart ./internal/kube ./internal/controller ./internal/proof ./cmd/kubepki-lab ./test/e2e
+# Packages whose tests run real control planes: they wait more than they compute, so two at a time, the longest first,
+# and apart from those that compute.
+LABTESTS := ./test/e2e ./internal/lab ./internal/restart ./internal/kube ./internal/controller ./internal/proof ./cmd/kubepki-lab
 
 test: oracle servers
 	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(LABTESTS))")
-	$(GO) test -timeout 30m -p 1 $(LABTESTS)
+	$(GO) test -timeout 30m -p 2 $(LABTESTS)
 	cd test/chart && $(GO) test -timeout 10m ./...
 	cd test/kubernetes && $(GO) vet ./...
 
