@@ -23,7 +23,7 @@ type kubeletWatch struct {
 
 // lookEvery is how old an answer may be while no kubelet runs and nothing is at stake. A look takes
 // about a millisecond on a machine with a hundred processes.
-const lookEvery = time.Minute
+const lookEvery = 5 * time.Minute
 
 // taken says which kubelet keeps the folder; nil: none. fresh: by a look at this moment.
 func (w *kubeletWatch) taken(fresh bool) error {
