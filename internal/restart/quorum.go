@@ -50,11 +50,12 @@ func (r *Restarter) spare(ctx context.Context, c component.Component, member str
 	limit, cancel := context.WithTimeout(ctx, cmp.Or(r.SettleTime, DefaultSettleTime))
 	defer cancel()
 	var state etcd.State
-	var unknown, refused error
+	var refused error
+	unknown := errors.New("no answer in time")
 	look := func(ctx context.Context) (string, bool) {
 		now, err := r.Etcd(ctx)
-		if err == nil {
-			err = ctx.Err() // members that could not answer in time would seem to be down
+		if ctx.Err() != nil {
+			return "asking the members", false // those that could not answer in time would seem to be down
 		}
 		if unknown = err; err != nil {
 			return "asking the members: " + err.Error(), false
@@ -66,11 +67,12 @@ func (r *Restarter) spare(ctx context.Context, c component.Component, member str
 		return "the cluster can spare it", true
 	}
 	_, _ = poll(limit, look, func(seen string) { r.tell(Event{c.Name, StepQuorum, seen, began, 0}) })
-	var refusal *etcd.Refusal
+	refusal, isRefused := errors.AsType[*etcd.Refusal](refused)
+	noLeader := isRefused && refusal.Reason == etcd.NoLeader
 	switch {
-	case errors.As(refused, &refusal) && refusal.Reason != etcd.NoLeader && !slices.Contains(r.Accept, refusal.Reason):
+	case isRefused && !noLeader && !slices.Contains(r.Accept, refusal.Reason):
 		return nil, &Failure{Reason: EtcdRefused, Seen: "nothing was restarted", Err: refused}
-	case len(state.Members) > 0:
+	case len(state.Members) > 0 && (!noLeader || unknown == nil): // NoLeader counts if the last look found it
 		return &state, nil
 	case r.isDown(ctx, c):
 		return nil, nil // it serves nobody, so nobody loses anything

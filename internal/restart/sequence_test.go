@@ -212,6 +212,9 @@ func TestEtcd(t *testing.T) {
 		"no leader is elected: restarted all the same": {
 			looks: []any{noLeader(members(3, "cp2"))}, reason: restart.EtcdNotRecovered, words: []string{"knows no leader"},
 		},
+		"no leader, and then nobody tells: refused": {
+			looks: []any{noLeader(members(3, "cp2")), silent}, reason: restart.EtcdUnknown, words: []string{"nobody answers"},
+		},
 		"nobody tells: refused":                         {looks: []any{silent}, reason: restart.EtcdUnknown, words: []string{"nobody answers"}},
 		"nobody tells, but it does not run in any case": {looks: []any{silent}, down: true},
 		"this one is down: restarting it can't hurt":    {looks: []any{members(3, "cp1"), members(3)}},
