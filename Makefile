@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # Programs that only tests use, such as other CAs; see .ci/run.
 export PATH := $(CURDIR)/.lab/tools:$(PATH)
 
-.PHONY: build demo servers lab test race fuzz bench bench-recover bench-csr bench-rotation soak-csr soak-rotation lint tidy man oracle clean
+.PHONY: build demo servers lab test test-plain test-lab test-chart test-kubernetes race fuzz bench bench-recover bench-csr bench-rotation soak-csr soak-rotation lint tidy man oracle clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubepki ./cmd/kubepki
@@ -23,14 +23,22 @@ demo: build
 oracle:
 	@test/kubernetes/build.sh kubeadm kubectl kubeconfigcheck
 
+test: test-plain test-lab test-chart test-kubernetes
+
 # Packages whose tests run real control planes: they wait more than they compute, so two at a time, the longest first,
 # and apart from those that compute.
 LABTESTS := ./test/e2e ./internal/lab ./internal/restart ./internal/kube ./internal/controller ./internal/proof ./cmd/kubepki-lab
 
-test: oracle servers
+test-plain: oracle servers
 	$(GO) test -timeout 30m $$($(GO) list ./... | grep -v -x -F "$$($(GO) list $(LABTESTS))")
+
+test-lab: oracle servers
 	$(GO) test -timeout 30m -p 2 $(LABTESTS)
+
+test-chart: servers
 	cd test/chart && $(GO) test -timeout 10m ./...
+
+test-kubernetes:
 	cd test/kubernetes && $(GO) vet ./...
 
 servers:
