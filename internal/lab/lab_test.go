@@ -59,7 +59,9 @@ func supervise(dir string) {
 		os.Exit(1)
 	}
 	for _, c := range l.Node("cp1").Containers() {
-		fmt.Println(c.PID)
+		if c.Running { // one that gave up on a slow start has been started again
+			fmt.Println(c.PID)
+		}
 	}
 	fmt.Println("ready")
 	select {}
