@@ -67,9 +67,24 @@ func supervise(dir string) {
 	select {}
 }
 
-// options makes what is slow in real life quick.
+// options makes what is slow in real life quick, and what comes by itself, in the middle of
+// something else, slow.
 func options(dir, bin string) lab.Options {
-	return lab.Options{Dir: dir, Bin: bin, RestartBackoff: 300 * time.Millisecond, KubeletRestart: 200 * time.Millisecond}
+	return lab.Options{
+		Dir: dir, Bin: bin, RestartBackoff: 300 * time.Millisecond, KubeletRestart: 200 * time.Millisecond, FileCheckFrequency: time.Hour,
+	}
+}
+
+// shortDir is a temporary folder whose name has no test's name in it: below it lie sockets,
+// and a socket's path has 107 bytes at most.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func sharedLab(t *testing.T) *lab.Lab {
@@ -169,7 +184,7 @@ func processState(pid int) string {
 
 func TestThreeControlPlanesAreAQuorumBesideAnotherLab(t *testing.T) {
 	one := sharedLab(t)
-	o := options(t.TempDir(), lab.RequirePrograms(t))
+	o := options(shortDir(t), lab.RequirePrograms(t))
 	o.ControlPlanes, o.Workers = 3, 1
 	l, err := lab.Start(t.Context(), o)
 	if err != nil {
@@ -209,7 +224,7 @@ func TestThreeControlPlanesAreAQuorumBesideAnotherLab(t *testing.T) {
 
 func TestAKilledSupervisorLeavesNoProcessBehind(t *testing.T) {
 	lab.RequirePrograms(t)
-	dir := filepath.Join(t.TempDir(), "lab")
+	dir := filepath.Join(shortDir(t), "lab")
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), superviseDir+"="+dir)
 	out, err := cmd.StdoutPipe()
