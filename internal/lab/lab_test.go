@@ -284,12 +284,25 @@ func TestAKilledSupervisorLeavesNoProcessBehind(t *testing.T) {
 }
 
 func TestAProgramThatCannotRunIsNamedWithItsLastWords(t *testing.T) {
-	o := options(t.TempDir(), lab.RequirePrograms(t))
+	o := options(shortDir(t), lab.RequirePrograms(t))
 	o.ExtraArgs = map[string]map[string]string{"etcd": {"no-such-flag": "1"}}
+	o.RestartBackoff = time.Hour // the first time it is started again at once, and then no more
 	cause := errors.New("the test waits no longer")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, cause)
-	defer cancel()
-	_, err := lab.Start(ctx, o)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	failed := make(chan error, 1)
+	go func() { _, err := lab.Start(ctx, o); failed <- err }()
+	eventually(t, "etcd ends a second time", func() error {
+		logs, _ := filepath.Glob(filepath.Join(o.Dir, "cp1/var/log/pods/*/etcd/1.log"))
+		for _, name := range logs {
+			if data, err := os.ReadFile(name); err == nil && strings.Contains(string(data), "no-such-flag") {
+				return nil
+			}
+		}
+		return fmt.Errorf("it has not said why: %v", logs)
+	})
+	cancel(cause)
+	err := <-failed
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "etcd of cp1 is healthy") || !strings.Contains(err.Error(), "no-such-flag") {
 		t.Errorf("error %v", err)
 	}
