@@ -333,7 +333,7 @@ func testRuntimeSocket(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	before := mustRun(t, n, "kube-scheduler")
 	n.StopRuntimeSocket()
 	ask := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := dialRuntime(t, n).Version(ctx, &cri.VersionRequest{})
 		return err
@@ -445,7 +445,7 @@ func testExpiry(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	if err := n.RestartKubelet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if state := n.KubeletState(); state.Status != lab.KubeletRunning {
+	if state := n.KubeletState(); state.Status != lab.KubeletRunning && time.Now().Before(brief.NotAfter) {
 		t.Errorf("before the end: %+v", state)
 	}
 	// It is started again at once, and then meets the rule for a start.

@@ -125,7 +125,7 @@ func client(t *testing.T, n *lab.Node, name string) *kubernetes.Clientset {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Timeout = 5 * time.Second
+	config.Timeout = 20 * time.Second
 	c, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
@@ -202,9 +202,13 @@ func TestThreeControlPlanesAreAQuorumBesideAnotherLab(t *testing.T) {
 	}
 	leases := client(t, l.Node("cp3"), "admin.conf").CoordinationV1().Leases("kube-system")
 	for _, name := range []string{"kube-scheduler", "kube-controller-manager"} {
-		if lease, err := leases.Get(t.Context(), name, metav1.GetOptions{}); err != nil || lease.Spec.HolderIdentity == nil {
-			t.Errorf("%s has no leader: %v", name, err)
-		}
+		eventually(t, name+" has a leader", func() error {
+			lease, err := leases.Get(t.Context(), name, metav1.GetOptions{})
+			if err == nil && lease.Spec.HolderIdentity == nil {
+				err = errors.New("nobody holds the lease")
+			}
+			return err
+		})
 	}
 
 	l.Node("cp1").PowerOff()
