@@ -189,7 +189,7 @@ func TestKubeletThatStartsNothing(t *testing.T) {
 	t.Parallel()
 	r, k := manifestRestarter(t)
 	k.never.Store(true)
-	r.HealthTimeout = time.Second
+	r.HealthTimeout = 3 * time.Second
 	_, err := r.Restart(t.Context(), []component.Name{component.APIServer})
 	wantFailure(t, err, restart.Unhealthy, "connection refused")
 	atRest(t, r.Root, "manifest")
