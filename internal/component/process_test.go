@@ -82,11 +82,13 @@ func TestTwoFoldersThatMayBeOne(t *testing.T) {
 	}
 }
 
-// kubeletRole makes this binary a program that does nothing until its input ends.
+// kubeletRole makes this binary a program that says that it is there and does nothing until its
+// input ends.
 const kubeletRole = "KUBEPKI_COMPONENT_TEST_KUBELET"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(kubeletRole) != "" {
+		_, _ = os.Stdout.WriteString("!")
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		return
 	}
@@ -122,7 +124,15 @@ func TestARealProcessIsFound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		output, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Start returns before the kernel has given the process its name and its command line.
+		if _, err := output.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		all := RunningKubelets("/proc")

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,8 +96,13 @@ func testObjects(t *testing.T, l *lab.Lab, n *lab.Node) {
 		}
 	}
 	s, err := lab.ReadStatus(t.Context(), strings.TrimSuffix(n.Root, "/cp1"))
-	if err != nil || !s.Ready || len(s.Nodes) != 1 || len(s.Nodes[0].Containers) != 4 || s.Kubeconfig != l.Kubeconfig() {
-		t.Errorf("status %+v, %v", s, err)
+	if err != nil || !s.Ready || len(s.Nodes) != 1 || s.Kubeconfig != l.Kubeconfig() {
+		t.Fatalf("status %+v, %v", s, err)
+	}
+	// One that gave up on a slow start has been started again, and is there twice.
+	run := slices.DeleteFunc(s.Nodes[0].Containers, func(c lab.Container) bool { return !c.Running })
+	if len(run) != 4 {
+		t.Errorf("status %+v", s)
 	}
 }
 
@@ -327,7 +333,7 @@ func testRuntimeSocket(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	before := mustRun(t, n, "kube-scheduler")
 	n.StopRuntimeSocket()
 	ask := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := dialRuntime(t, n).Version(ctx, &cri.VersionRequest{})
 		return err
@@ -439,7 +445,7 @@ func testExpiry(t *testing.T, _ *lab.Lab, n *lab.Node) {
 	if err := n.RestartKubelet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if state := n.KubeletState(); state.Status != lab.KubeletRunning {
+	if state := n.KubeletState(); state.Status != lab.KubeletRunning && time.Now().Before(brief.NotAfter) {
 		t.Errorf("before the end: %+v", state)
 	}
 	// It is started again at once, and then meets the rule for a start.

@@ -17,7 +17,9 @@ import (
 // Every way in which a server can be right or wrong about its certificate. The server is
 // etcd's client port, which also demands a client certificate.
 func TestServedCertificate(t *testing.T) {
-	const soon = 300 * time.Millisecond // for servers that say nothing
+	// For servers that say nothing: how long a look lasts, and one that has to get as far as
+	// the end of the handshake first.
+	const soon, patient = time.Second, 5 * time.Second
 	for _, test := range []struct {
 		name    string
 		serve   func(t *testing.T, w *world) // damages or changes w and its etcd
@@ -176,7 +178,7 @@ func TestServedCertificate(t *testing.T) {
 					w.client.hold(c)
 				})
 			},
-			want: Hangs, detail: []string{"does not answer"}, timeout: 2 * time.Second, served: true,
+			want: Hangs, detail: []string{"does not answer"}, timeout: patient, served: true,
 		},
 		{
 			name:  "plain HTTP on a TLS port",

@@ -94,7 +94,7 @@ func TestLoginToTheAPIServer(t *testing.T) {
 					}
 				}))
 			},
-			timeout: 2 * time.Second, want: Hangs, detail: []string{"did not finish"},
+			timeout: 5 * time.Second, want: Hangs, detail: []string{"did not finish"},
 		},
 		{
 			name: "a server that closes with the request in its hands",

@@ -3,6 +3,7 @@ package restart_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,9 +22,9 @@ import (
 // The child process of the tests below: it restarts kube-apiserver through its manifest and
 // kills itself before operation n on the disk.
 const (
-	crashAt   = "KUBEPKI_TEST_CRASH_AT"
-	crashRoot = "KUBEPKI_TEST_CRASH_ROOT"
-	crashPort = "KUBEPKI_TEST_CRASH_PORT"
+	crashAt      = "KUBEPKI_TEST_CRASH_AT"
+	crashRoot    = "KUBEPKI_TEST_CRASH_ROOT"
+	crashAddress = "KUBEPKI_TEST_CRASH_ADDRESS" // of the server that plays kube-apiserver
 )
 
 func TestMain(m *testing.M) {
@@ -35,7 +36,6 @@ func TestMain(m *testing.M) {
 
 func crashingChild() {
 	last, _ := strconv.ParseInt(os.Getenv(crashAt), 10, 64)
-	port, _ := strconv.Atoi(os.Getenv(crashPort))
 	var count atomic.Int64
 	r := &restart.Restarter{
 		Root: os.Getenv(crashRoot), Now: time.Now, HealthTimeout: 10 * time.Second,
@@ -43,7 +43,7 @@ func crashingChild() {
 			Agent: component.Agent{Manifests: "/etc/kubernetes/manifests", FileCheckFrequency: time.Second},
 			Components: []component.Component{{
 				Name: component.APIServer, Manifest: apiServerManifest,
-				Probes: []component.Probe{{Kind: component.Liveness, Scheme: "http", Host: "127.0.0.1", Port: port, Path: "/livez"}},
+				Probes: []component.Probe{livezAt(netip.MustParseAddrPort(os.Getenv(crashAddress)))},
 			}},
 		},
 		FS: atomicfile.FS{Before: func(atomicfile.Op, string) error {
@@ -73,7 +73,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		check(t, os.WriteFile(filepath.Join(root, apiServerManifest), []byte("manifest"), 0o600))
 		k, _ := runManifest(t, root)
 		child := exec.Command(os.Args[0], "-test.run=^$")
-		child.Env = append(os.Environ(), crashAt+"="+strconv.Itoa(n), crashRoot+"="+root, crashPort+"="+strconv.Itoa(k.port))
+		child.Env = append(os.Environ(), crashAt+"="+strconv.Itoa(n), crashRoot+"="+root, crashAddress+"="+k.address.String())
 		var output strings.Builder
 		child.Stdout, child.Stderr = &output, &output
 		err := child.Run()

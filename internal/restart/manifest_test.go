@@ -3,9 +3,11 @@ package restart_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,51 +25,60 @@ const apiServerManifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 
 // manifestKubelet plays a kubelet that runs a server for as long as a manifest is there.
 type manifestKubelet struct {
-	file   string
-	starts atomic.Int64
-	deaf   atomic.Bool // sees no changes
-	never  atomic.Bool // starts nothing
-	port   int
+	file    string
+	address netip.AddrPort
+	server  *http.Server // nil: it does not run
+	starts  atomic.Int64
+	deaf    atomic.Bool // sees no changes
+	never   atomic.Bool // starts nothing
 }
+
+// lastHost counts the servers of this process. One that ends and starts again needs a
+// loopback address for itself: on a shared one, another may take the port in between.
+var lastHost atomic.Int64
 
 // runManifest starts it, with the server running, and returns the component.
 func runManifest(t *testing.T, root string) (*manifestKubelet, component.Component) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	host := fmt.Sprintf("127.70.%d.%d", os.Getpid()%256, lastHost.Add(1)%256)
+	listener, err := net.Listen("tcp", host+":0")
 	check(t, err)
-	address := listener.Addr().(*net.TCPAddr)
-	k := &manifestKubelet{file: filepath.Join(root, apiServerManifest), port: address.Port}
+	k := &manifestKubelet{file: filepath.Join(root, apiServerManifest), address: netip.MustParseAddrPort(listener.Addr().String())}
+	k.serve(listener)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	t.Cleanup(func() { cancel(); <-done })
 	go func() {
 		defer close(done)
-		k.loop(ctx, listener, address.String())
+		k.loop(ctx)
 	}()
 	return k, component.Component{
 		Name: component.APIServer, Manifest: apiServerManifest, Namespace: "kube-system", Pod: "kube-apiserver",
-		Probes: []component.Probe{{Kind: component.Liveness, Scheme: "http", Host: "127.0.0.1", Port: k.port, Path: "/livez"}},
+		Probes: []component.Probe{livezAt(k.address)},
 	}
 }
 
-func (k *manifestKubelet) loop(ctx context.Context, listener net.Listener, address string) {
-	var server *http.Server
-	serve := func(l net.Listener) {
-		k.starts.Add(1)
-		server = &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-		go func(s *http.Server) { _ = s.Serve(l) }(server)
-	}
-	serve(listener)
+func livezAt(a netip.AddrPort) component.Probe {
+	return component.Probe{Kind: component.Liveness, Scheme: "http", Host: a.Addr().String(), Port: int(a.Port()), Path: "/livez"}
+}
+
+func (k *manifestKubelet) serve(l net.Listener) {
+	k.starts.Add(1)
+	k.server = &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	go func(s *http.Server) { _ = s.Serve(l) }(k.server)
+}
+
+func (k *manifestKubelet) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		_, err := os.Stat(k.file)
 		switch {
 		case k.deaf.Load():
-		case err != nil && server != nil:
-			_ = server.Close()
-			server = nil
-		case err == nil && server == nil && !k.never.Load():
-			if l, err := net.Listen("tcp", address); err == nil {
-				serve(l)
+		case err != nil && k.server != nil:
+			_ = k.server.Close()
+			k.server = nil
+		case err == nil && k.server == nil && !k.never.Load():
+			if l, err := net.Listen("tcp", k.address.String()); err == nil {
+				k.serve(l)
 			}
 		}
 		select {
@@ -75,8 +86,8 @@ func (k *manifestKubelet) loop(ctx context.Context, listener net.Listener, addre
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	if server != nil {
-		_ = server.Close()
+	if k.server != nil {
+		_ = k.server.Close()
 	}
 }
 
@@ -178,7 +189,7 @@ func TestKubeletThatStartsNothing(t *testing.T) {
 	t.Parallel()
 	r, k := manifestRestarter(t)
 	k.never.Store(true)
-	r.HealthTimeout = time.Second
+	r.HealthTimeout = 3 * time.Second
 	_, err := r.Restart(t.Context(), []component.Name{component.APIServer})
 	wantFailure(t, err, restart.Unhealthy, "connection refused")
 	atRest(t, r.Root, "manifest")
@@ -187,7 +198,7 @@ func TestKubeletThatStartsNothing(t *testing.T) {
 // A program that has no port, or was not up: the time tells that it has ended.
 func TestNothingToSee(t *testing.T) {
 	t.Parallel()
-	r, k := manifestRestarter(t)
+	r, _ := manifestRestarter(t)
 	r.Set.Components[0].Probes, r.Set.Components[0].Name = nil, "vip"
 	r.Set.Agent.FileCheckFrequency, r.Set.Components[0].Grace = 500*time.Millisecond, 1
 	began := time.Now()
@@ -195,9 +206,6 @@ func TestNothingToSee(t *testing.T) {
 	check(t, err)
 	if took := time.Since(began); took < 1500*time.Millisecond {
 		t.Errorf("the manifest was away for less than %s, which is what a kubelet may need", took)
-	}
-	if k.starts.Load() < 1 {
-		t.Error("nothing ran")
 	}
 	atRest(t, r.Root, "manifest")
 }

@@ -231,7 +231,14 @@ func TestEtcd(t *testing.T) {
 			f, p := newRuntime(t), newProgram(t)
 			old := f.run("etcd", "etcd-cp1", !c.down)
 			r := newRestarter(t, f.open(t), p.component(t, component.Etcd))
-			r.HealthTimeout, r.SettleTime, r.Accept = 3*time.Second, 2*time.Second, c.accept
+			// What is waited out is short, what has to happen in time has enough of it.
+			r.HealthTimeout, r.SettleTime, r.Accept = 3*time.Second, 3*time.Second, c.accept
+			if c.reason == "" {
+				r.HealthTimeout = 30 * time.Second
+			}
+			if c.reason == "" && c.accept == nil && !c.down {
+				r.SettleTime = 30 * time.Second
+			}
 			look := 0
 			r.Etcd = func(context.Context) (etcd.State, error) {
 				answer := c.looks[min(look, len(c.looks)-1)]

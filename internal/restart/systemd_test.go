@@ -140,7 +140,7 @@ func TestSystemd(t *testing.T) {
 		}
 	}
 	s.set(func() { s.result = "" })
-	short, cancelShort := context.WithTimeout(ctx, 300*time.Millisecond)
+	short, cancelShort := context.WithTimeout(ctx, 2*time.Second)
 	defer cancelShort()
 	if err := kubelet.Restart(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a job without a result: error %v", err)
@@ -200,15 +200,17 @@ func TestCommand(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
 	dir := t.TempDir()
-	script := func(name, text string) string {
+	// The shell reads the script. A file that was just written can't be run itself while a
+	// child that another test is starting still has it open.
+	script := func(name, text string) []string {
 		file := filepath.Join(dir, name)
-		check(t, os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o700))
-		return file
+		check(t, os.WriteFile(file, []byte(text+"\n"), 0o600))
+		return []string{"/bin/sh", file}
 	}
 	sick := errors.New("connection refused")
 	var health error
 	c := &restart.Command{
-		Argv: []string{script("restart", `printf '%s|' "$@" > "$0.args"`), "--root", "a b; $HOME"},
+		Argv: append(script("restart", `printf '%s|' "$@" > "$0.args"`), "--root", "a b; $HOME"),
 		Now:  func() time.Time { return now }, Health: func(context.Context) error { return health },
 	}
 	check(t, c.Restart(t.Context()))
@@ -225,11 +227,11 @@ func TestCommand(t *testing.T) {
 	if err := c.Stop(t.Context()); err == nil || !contains(err.Error(), "no command is configured") {
 		t.Errorf("error %v", err)
 	}
-	c.StopArgv = []string{script("stop", "echo it hurts >&2; exit 3")}
+	c.StopArgv = script("stop", "echo it hurts >&2; exit 3")
 	if err := c.Stop(t.Context()); err == nil || !contains(err.Error(), "exit status 3: it hurts") {
 		t.Errorf("error %v", err)
 	}
-	c.StopArgv = []string{script("loud", "yes | head -c 100000; echo the end; exit 1")}
+	c.StopArgv = script("loud", "yes | head -c 100000; echo the end; exit 1")
 	if err := c.Stop(t.Context()); err == nil || len(err.Error()) > 1300 || !contains(err.Error(), "the end") {
 		t.Errorf("error %v", err)
 	}
@@ -237,14 +239,14 @@ func TestCommand(t *testing.T) {
 	if err := c.Stop(t.Context()); err == nil || !contains(err.Error(), "nowhere") {
 		t.Errorf("error %v", err)
 	}
-	c.StopArgv = []string{script("slow", "sleep 60")}
+	c.StopArgv = script("slow", "sleep 60")
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := c.Stop(ctx); err == nil {
 		t.Error("a command that does not end has ended well")
 	}
 	// A kubelet that stays in the background keeps the output open.
-	c.StopArgv = []string{script("background", "sleep 5 & exit 0")}
+	c.StopArgv = script("background", "sleep 5 & exit 0")
 	check(t, c.Stop(t.Context()))
 	if _, err := (&restart.Command{}).Running(t.Context()); !errors.Is(err, restart.ErrUnknown) {
 		t.Errorf("error %v", err)
