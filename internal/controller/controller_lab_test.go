@@ -21,6 +21,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/kubepki/kubepki/internal/config"
@@ -548,6 +549,11 @@ func (c *cluster) limited(t *testing.T) *rest.Config {
 	c.bind(t, "limited")
 	access := rest.CopyConfig(c.access)
 	access.Impersonate = rest.ImpersonationConfig{UserName: "limited", Groups: []string{"system:authenticated"}}
+	// A controller that is refused what it cannot do without ends at once.
+	eventually(t, "the API server knows the role", func() error {
+		_, err := kubernetes.NewForConfigOrDie(access).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		return err
+	})
 	return access
 }
 
