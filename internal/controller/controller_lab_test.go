@@ -645,6 +645,7 @@ func killedLeader(t *testing.T, c *cluster) {
 			if err := first.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
+			_ = first.Wait() // from here on it does nothing more
 		}
 	}
 	for _, r := range all {
