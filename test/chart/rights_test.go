@@ -434,10 +434,17 @@ func (c *cluster) work(t *testing.T, objects []runtime.Object, r *recorder) {
 		c.waitEvent(t, "waiting", map[bool]string{true: "NoEvidence", false: "EvidenceConflict"}[claimed == ""])
 	}
 	wait("patch", "events", "")
-	// One whose time comes when a newer one of the same node has its verdict is read again.
-	c.ask(t, "newer", "w1", "10.9.9.3")
+	// One whose time comes when a newer one of the same node has its verdict is read again. Of two that were made in the
+	// same second the name says which is the newer.
+	c.ask(t, "waiting-no-more", "w1", "10.9.9.3")
 	c.inventory(t, "- {node: w1, names: [w1], addresses: [10.9.9.1, 10.9.9.3]}")
-	wait("get", "certificatesigningrequests", "")
+	c.report(t, "w1", "10.9.9.3")
+	eventually(t, "the one before is read", func() error {
+		if slices.ContainsFunc(r.requests(), func(a authorizationv1.ResourceAttributes) bool { return a.Verb == "get" && a.Name == "waiting" }) {
+			return nil
+		}
+		return errors.New("it was not")
+	})
 	wait("create", "configmaps", "")
 	files.swap(t)
 	wait("update", "configmaps", "")
