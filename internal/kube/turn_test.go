@@ -269,7 +269,7 @@ func TestTurnsAndOutages(t *testing.T) {
 	})
 	t.Run("a short outage does not matter", func(t *testing.T) {
 		lease := freshLease(t, n)
-		turn := acquire(t, away, kube.TurnOptions{Holder: "cp1", Duration: 8 * time.Second})
+		turn := acquire(t, away, kube.TurnOptions{Holder: "cp1", Duration: 12 * time.Second})
 		r.setCut(true)
 		renewed := lease().Spec.RenewTime.Time
 		refused := r.turned.Load()
