@@ -2,6 +2,7 @@ package csr_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -138,7 +139,8 @@ func (w *smallWorld) rests(q wish, s *setting) bool {
 func (w *smallWorld) withForeignWord(r *rand.Rand, q wish) *smallWorld {
 	changed := *w
 	changed.nodes = map[string]smallNode{}
-	for name, n := range w.nodes {
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		n := w.nodes[name]
 		if name != q.node && !oneIn(r, 3) {
 			n.status = q.sans
 		}

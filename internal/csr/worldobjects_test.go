@@ -2,6 +2,7 @@ package csr_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -47,7 +48,8 @@ func (w *smallWorld) objects() []any {
 			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{endpoint}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
 		},
 	}
-	for name, n := range w.nodes {
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) { // the seed alone is to decide what comes when
+		n := w.nodes[name]
 		o := &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), Labels: map[string]string{}},
 			Spec:       corev1.NodeSpec{ProviderID: "small:///" + name},
@@ -69,13 +71,15 @@ func (w *smallWorld) objects() []any {
 	for _, m := range w.machines {
 		list = append(list, m.object())
 	}
-	for ip, node := range w.egress {
+	for _, ip := range slices.Sorted(maps.Keys(w.egress)) {
+		node := w.egress[ip]
 		list = append(list, &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "k8s.ovn.org/v1", "kind": "EgressIP", "metadata": map[string]any{"name": "e-" + ip},
 			"status": map[string]any{"items": []any{map[string]any{"node": node, "egressIP": ip}}},
 		}})
 	}
-	for node, s := range w.subnets {
+	for _, node := range slices.Sorted(maps.Keys(w.subnets)) {
+		s := w.subnets[node]
 		list = append(list, &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "network.openshift.io/v1", "kind": "HostSubnet", "metadata": map[string]any{"name": node},
 			"host": node, "egressIPs": anyOf(s.addresses), "egressCIDRs": anyOf(s.ranges),
@@ -125,7 +129,8 @@ func (m *smallMachine) object() *unstructured.Unstructured {
 
 func (w *smallWorld) entries() []csr.InventoryEntry {
 	var list []csr.InventoryEntry
-	for node, s := range w.inventory {
+	for _, node := range slices.Sorted(maps.Keys(w.inventory)) {
+		s := w.inventory[node]
 		list = append(list, csr.InventoryEntry{Node: node, Names: s.names, Addresses: s.ips})
 	}
 	return list

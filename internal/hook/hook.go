@@ -121,11 +121,12 @@ func (h Hook) signal() error {
 	if err != nil {
 		return err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	// The kernel takes 32 bits: of a larger number the rest may be -1, which is every process.
+	pid, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 32)
 	if err != nil || pid <= 1 {
 		return errors.New("the file holds no number of a process")
 	}
-	return syscall.Kill(pid, h.Signal)
+	return syscall.Kill(int(pid), h.Signal)
 }
 
 func (h Hook) request(ctx context.Context, e Event) error {

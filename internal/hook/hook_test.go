@@ -52,7 +52,8 @@ func TestOnceFails(t *testing.T) {
 		"no such file":            {Command: []string{"/no/such/program"}},
 		"no number":               {PIDFile: write("one", "1\n"), Signal: syscall.SIGHUP},
 		"no number of a process":  {PIDFile: write("word", "init"), Signal: syscall.SIGHUP},
-		"no such process":         {PIDFile: write("none", "4194303999"), Signal: syscall.SIGHUP},
+		"holds no number":         {PIDFile: write("all", "4294967295"), Signal: syscall.Signal(0)}, // -1 in 32 bits: every process
+		"no such process":         {PIDFile: write("none", "2147483647"), Signal: syscall.SIGHUP},
 		"open ":                   {PIDFile: filepath.Join(dir, "absent"), Signal: syscall.SIGHUP},
 		"the answer is 418 I'm a": {URL: bad.URL, Method: "POST"},
 	} {

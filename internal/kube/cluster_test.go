@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -223,6 +225,28 @@ func playPods(t *testing.T, n *lab.Node, ns string) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
+// holdControllers stops the controller manager until the returned function is called, or the test ends.
+func holdControllers(t *testing.T, n *lab.Node) (goOn func()) {
+	t.Helper()
+	container, ok := n.Container("kube-controller-manager")
+	if !ok || !container.Running {
+		t.Fatalf("the controller manager is %+v", container)
+	}
+	signal := func(s syscall.Signal) {
+		if err := syscall.Kill(container.PID, s); err != nil {
+			t.Error(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	goOn = sync.OnceFunc(func() { signal(syscall.SIGCONT) })
+	t.Cleanup(goOn)
+	eventually(t, "the controller manager is stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", container.PID))
+		return err == nil && bytes.Contains(stat, []byte(") T "))
+	})
+	return goOn
+}
+
 const etcdClient = "/etc/kubernetes/pki/apiserver-etcd-client.crt"
 
 func TestDependentsAreFoundAndRestarted(t *testing.T) {
@@ -314,11 +338,13 @@ func TestDependentsAreFoundAndRestarted(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := pods(d.Name)
+			// Nothing happens before it was looked at once.
+			goOn := holdControllers(t, n)
 			if err := client.RolloutRestart(t.Context(), d, time.Now().Add(time.Duration(i)*time.Second)); err != nil {
 				t.Fatal(err)
 			}
 			var told []string
-			if err := client.WaitRollout(ctx, d, func(what string) { told = append(told, what) }); err != nil {
+			if err := client.WaitRollout(ctx, d, func(what string) { told = append(told, what); goOn() }); err != nil {
 				t.Fatal(err)
 			}
 			after := pods(d.Name)

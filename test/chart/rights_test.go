@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,10 @@ func TestRights(t *testing.T) {
 	objects := render(t, everything)
 	c := startCluster(t)
 	c.apply(t, objects)
+	// Until then the controller would be refused what the roles grant.
+	if granted := grants(objects); len(granted) == 0 || !c.waitFor(t, granted, true) {
+		t.Fatalf("the API server does not know the %d rights of the roles", len(granted))
+	}
 	recorder := &recorder{seen: map[authorizationv1.ResourceAttributes]bool{}}
 	c.work(t, objects, recorder)
 	for _, r := range recorder.forbidden {
@@ -87,6 +92,34 @@ func TestRights(t *testing.T) {
 			})
 		})
 	}
+}
+
+// grants are the rights that the roles among the objects give.
+func grants(objects []runtime.Object) []authorizationv1.ResourceAttributes {
+	var all []authorizationv1.ResourceAttributes
+	add := func(namespace string, rules []rbacv1.PolicyRule) {
+		for _, r := range rules {
+			for _, group := range r.APIGroups {
+				for _, resource := range r.Resources {
+					resource, subresource, _ := strings.Cut(resource, "/")
+					for _, verb := range r.Verbs {
+						for _, name := range append(r.ResourceNames, "any")[:max(1, len(r.ResourceNames))] {
+							all = append(all, authorizationv1.ResourceAttributes{
+								Namespace: namespace, Verb: verb, Group: group, Resource: resource, Subresource: subresource, Name: name,
+							})
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, r := range of[*rbacv1.ClusterRole](objects) {
+		add("", r.Rules)
+	}
+	for _, r := range of[*rbacv1.Role](objects) {
+		add(r.Namespace, r.Rules)
+	}
+	return all
 }
 
 func update(write func() error) error {
@@ -144,7 +177,7 @@ func (c *cluster) checkNeeded(t *testing.T, role string, rules []rbacv1.PolicyRu
 // waitFor waits until all of what was done is allowed, or until something of it is not.
 func (c *cluster) waitFor(t *testing.T, done []authorizationv1.ResourceAttributes, allowed bool) bool {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
 		all := true
 		for _, a := range done {
@@ -401,10 +434,17 @@ func (c *cluster) work(t *testing.T, objects []runtime.Object, r *recorder) {
 		c.waitEvent(t, "waiting", map[bool]string{true: "NoEvidence", false: "EvidenceConflict"}[claimed == ""])
 	}
 	wait("patch", "events", "")
-	// One whose time comes when a newer one of the same node has its verdict is read again.
-	c.ask(t, "newer", "w1", "10.9.9.3")
+	// One whose time comes when a newer one of the same node has its verdict is read again. Of two that were made in the
+	// same second the name says which is the newer.
+	c.ask(t, "waiting-no-more", "w1", "10.9.9.3")
 	c.inventory(t, "- {node: w1, names: [w1], addresses: [10.9.9.1, 10.9.9.3]}")
-	wait("get", "certificatesigningrequests", "")
+	c.report(t, "w1", "10.9.9.3")
+	eventually(t, "the one before is read", func() error {
+		if slices.ContainsFunc(r.requests(), func(a authorizationv1.ResourceAttributes) bool { return a.Verb == "get" && a.Name == "waiting" }) {
+			return nil
+		}
+		return errors.New("it was not")
+	})
 	wait("create", "configmaps", "")
 	files.swap(t)
 	wait("update", "configmaps", "")
