@@ -183,18 +183,24 @@ func (s Store) Switch(p *Pair, now time.Time) error {
 	return nil
 }
 
+// tries is how many names are tried for a file, one for each second.
+const tries = 60
+
 // create writes a dated file. A name that is taken, as when two certificates come within a second, makes way for the
 // next second.
 func (s Store) create(data []byte, now time.Time) (string, error) {
 	if err := s.FS.MkdirAll(s.Dir, 0o755); err != nil {
 		return "", err
 	}
-	const tries = 60
 	var err error
 	for i := range time.Duration(tries) {
 		name := s.file(now.Local().Add(i * time.Second).Format(dateFormat))
-		if err = s.FS.CreateExclusive(name, data, 0o600); !errors.Is(err, fs.ErrExist) {
-			return name, err
+		if err = s.FS.CreateExclusive(name, data, 0o600); err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			_ = s.FS.Remove(name) // it may be there and not be durable
+			break
 		}
 	}
 	return "", err
@@ -211,9 +217,7 @@ func (s Store) Link(name string) error {
 	}
 	current := s.Current()
 	if info, err := os.Lstat(current); err == nil && info.Mode().IsRegular() {
-		kept := s.file("replaced-" + info.ModTime().UTC().Format(dateFormat))
-		// A second name, so that there is something under the first all the time.
-		if err := s.FS.Link(current, kept); err != nil && !sameFile(current, kept) {
+		if err := s.keepReplaced(info.ModTime()); err != nil {
 			return fmt.Errorf("keep the file in the place of the link %s: %w", current, err)
 		}
 	}
@@ -224,6 +228,22 @@ func (s Store) Link(name string) error {
 		return fmt.Errorf("sync %s: %w", s.Dir, err)
 	}
 	return nil
+}
+
+// keepReplaced gives the file in the link's place a second name, so that there is something under the first all the time.
+// A name that another file has makes way for the next second: files put back from a backup have the time of their first.
+func (s Store) keepReplaced(written time.Time) error {
+	var err error
+	for i := range time.Duration(tries) {
+		kept := s.file("replaced-" + written.UTC().Add(i*time.Second).Format(dateFormat))
+		if err = s.FS.Link(s.Current(), kept); err == nil || sameFile(s.Current(), kept) { // a run that was cut off made the name
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	return err
 }
 
 func sameFile(a, b string) bool {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,22 +153,49 @@ func newPairPEM(time.Time) string {
 	return string(data)
 }
 
-// A regular file in the link's place is kept.
-func TestSwitchKeepsRegularFile(t *testing.T) {
+// A regular file in the link's place is kept, also where another one with the same time was kept before, as when the same
+// backup is put back twice.
+func TestSwitchKeepsRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := Store{Dir: dir, Prefix: "kubelet-client"}
-	if err := os.WriteFile(s.Current(), []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, text := range []string{"precious", "precious, too"} {
+		if err := errors.Join(os.RemoveAll(s.Current()), os.WriteFile(s.Current(), []byte(text), 0o600), os.Chtimes(s.Current(), epoch, epoch)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Switch(newPair(t, epoch.Add(year)), epoch); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := s.Switch(newPair(t, epoch.Add(year)), epoch); err != nil {
-		t.Fatal(err)
+	names, _ := filepath.Glob(s.file("replaced-*"))
+	var kept []string
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, string(data))
 	}
-	kept, _ := filepath.Glob(s.file("replaced-*"))
-	if len(kept) != 1 {
-		t.Fatalf("kept %v: want one file", kept)
+	if !slices.Equal(kept, []string{"precious", "precious, too"}) {
+		t.Errorf("kept %q", kept)
 	}
-	if data, _ := os.ReadFile(kept[0]); string(data) != "precious" {
-		t.Errorf("kept %q", data)
+}
+
+// A disk that fails does not fill up with certificates that nobody uses.
+func TestSwitchThatFailsLeavesNoFile(t *testing.T) {
+	for op, failing := range map[string]atomicfile.Op{"sync": atomicfile.OpSyncDir, "link": atomicfile.OpRename} {
+		s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+		s.FS.Before = func(op atomicfile.Op, _ string) error {
+			if op == failing {
+				return syscall.EIO
+			}
+			return nil
+		}
+		if err := s.Switch(newPair(t, epoch.Add(year)), epoch); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s fails: %v", op, err)
+		}
+		if left := s.dated(); len(left) > 0 {
+			t.Errorf("%s fails: %v is left", op, left)
+		}
 	}
 }
 
