@@ -49,7 +49,8 @@ func (p *Pending) Serves(t Template) bool {
 // requestBlock is the type of the PEM block with the request.
 const requestBlock = "CERTIFICATE REQUEST"
 
-// Keep writes a pending request over the one before.
+// Keep writes a pending request in the place of the one before, to a file of its own: a link that somebody has put there
+// is not followed.
 func (s Store) Keep(p *Pending) error {
 	key, err := p.Key.PEM()
 	if err != nil {
@@ -58,8 +59,11 @@ func (s Store) Keep(p *Pending) error {
 	if err := s.FS.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
+	if err := s.Forget(); err != nil {
+		return err
+	}
 	name := s.file("pending")
-	if err := s.FS.WriteFile(name, append(bytes.Clone(p.PKCS10), key...), 0o600); err != nil {
+	if err := s.FS.CreateExclusive(name, append(bytes.Clone(p.PKCS10), key...), 0o600); err != nil {
 		return fmt.Errorf("store a request in %s: %w", name, err)
 	}
 	return nil
@@ -98,7 +102,7 @@ func (s Store) Pending() (*Pending, error) {
 func (s Store) Forget() error {
 	name := s.file("pending")
 	if err := s.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the request that is done: %w", err)
+		return fmt.Errorf("remove the request that is no longer needed: %w", err)
 	}
 	return nil
 }

@@ -286,6 +286,41 @@ func TestPendingIsRefused(t *testing.T) {
 	}
 }
 
+// The key of a request is written for its owner alone and into no other file, whatever has the name before.
+func TestKeepWritesAFileOfItsOwn(t *testing.T) {
+	p, err := NewPending(NodeClient("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, prepare := range map[string]func(name string) error{
+		"nothing":                     func(string) error { return nil },
+		"a file that others may read": func(name string) error { return os.WriteFile(name, nil, 0o644) },
+		"a link to another file":      func(name string) error { return os.Symlink(elsewhere, name) },
+		"a link to nothing":           func(name string) error { return os.Symlink(elsewhere+"-new", name) },
+	} {
+		s := Store{Dir: t.TempDir(), Prefix: "x"}
+		if err := prepare(s.file("pending")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Keep(p); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if info, err := os.Lstat(s.file("pending")); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v (%v): want 0600", what, info.Mode(), err)
+		}
+	}
+	if data, err := os.ReadFile(elsewhere); err != nil || string(data) != "precious" {
+		t.Errorf("the other file now holds %q (%v)", data, err)
+	}
+	if _, err := os.Lstat(elsewhere + "-new"); err == nil {
+		t.Error("the key was written elsewhere")
+	}
+}
+
 // Nothing that prints shows a key.
 func TestNoKeyIsPrinted(t *testing.T) {
 	p := newPair(t, epoch.Add(year))
