@@ -54,6 +54,9 @@ func (r *Rotator) request(why Reason, wanted Template) (*Pending, error) {
 	if p != nil && !r.refused && p.Serves(wanted) && !r.holds(p) {
 		return p, nil
 	}
+	if p != nil && !r.refused && !r.holds(p) {
+		why = Changed // whatever the first request was made for: this one takes the place of one that nobody has answered
+	}
 	now := r.Now()
 	if d := r.budget.wait(why, now); d > 0 {
 		return nil, failure(TooMany, "enough new requests for now; the next one in %s", d.Round(time.Second))

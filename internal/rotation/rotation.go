@@ -175,7 +175,7 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	r.note(why, err, now)
 	r.refused = r.refused || reason.refuses()
 	if reason == TooMany {
-		return min(r.budget.wait(why, now), r.Poll*6)
+		return 6 * r.Poll
 	}
 	d := pause(r.failures, reason.refuses(), dice(fmt.Append(nil, wanted.CommonName, now.UnixNano())))
 	level := slog.LevelWarn

@@ -249,6 +249,36 @@ func TestChangedNames(t *testing.T) {
 	})
 }
 
+// A wish is one request: what is asked for anew because names come and go meanwhile counts as it always does.
+func TestNamesFlapAfterAWish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.decide = func(n int) State {
+			if n == 1 {
+				return Issued
+			}
+			return Waiting
+		}
+		m := newMachine(t, c)
+		a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+		m.wanted = func() (Template, error) {
+			if time.Now().Minute()%2 == 1 {
+				return NodeServing("node-1", nil, []netip.Addr{a}), nil // one less is no reason to ask
+			}
+			return NodeServing("node-1", nil, []netip.Addr{a, b}), nil
+		}
+		r, kill := m.start(plain)
+		defer kill()
+		time.Sleep(time.Minute)
+		r.Rotate()
+		time.Sleep(6 * time.Hour)
+		synctest.Wait()
+		if n := c.madeWithin(time.Hour); n > 11 {
+			t.Errorf("%d requests within an hour: want at most 10, and the one that was wished for", n)
+		}
+	})
+}
+
 // A process that is killed while it waits goes on with the same request, and the same key.
 func TestResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
