@@ -110,8 +110,8 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 
 var errSuperseded = &Error{Superseded, errors.New("something else is to be asked for meanwhile")}
 
-// watch cancels once something else than wanted is wanted, or a kubelet keeps the certificate. The agent is asked
-// rarely enough that names which flap cost no request each time.
+// watch cancels once something else than wanted is wanted, another program has replaced the certificate, or a kubelet
+// keeps it. It looks rarely enough that names which flap cost no request each time.
 func (r *Rotator) watch(ctx context.Context, wanted Template, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(r.Poll)
 	defer ticker.Stop()
@@ -121,7 +121,7 @@ func (r *Rotator) watch(ctx context.Context, wanted Template, cancel context.Can
 			return
 		case <-ticker.C:
 		}
-		if now, err := r.Template(); err == nil && !now.equal(wanted) {
+		if now, err := r.Template(); err == nil && !now.equal(wanted) || r.replaced() {
 			cancel(errSuperseded)
 			return
 		}

@@ -48,7 +48,7 @@ type Rotator struct {
 	held   *Pair
 	wished bool
 
-	// Only Run's goroutine uses these.
+	// Only Run's goroutine changes these.
 	budget   budget
 	failures int
 	refused  bool // the last request was; it is not gone on with
@@ -203,13 +203,18 @@ func (r *Rotator) taken(fresh bool) error {
 	return r.Taken(fresh)
 }
 
+// replaced says whether the link leads elsewhere than at the last look.
+func (r *Rotator) replaced() bool {
+	target := r.Store.Target()
+	return target != "" && target != r.target
+}
+
 // follow takes over what another program has put into the store, such as a kubelet that had the folder for a while.
 func (r *Rotator) follow() {
-	target := r.Store.Target()
-	if target == "" || target == r.target {
+	if !r.replaced() {
 		return
 	}
-	r.target = target
+	r.target = r.Store.Target()
 	p, err := r.Store.read(r.Store.Current())
 	if err != nil {
 		r.Log.Warn("the link leads to something that is of no use", "identity", r.Name, "error", err)
@@ -218,7 +223,7 @@ func (r *Rotator) follow() {
 	if held := r.Held(); held != nil && held.Leaf().Equal(p.Leaf()) {
 		return
 	}
-	r.Log.Info("another program has replaced the certificate", "identity", r.Name, "file", target, "until", clock(p.Leaf().NotAfter))
+	r.Log.Info("another program has replaced the certificate", "identity", r.Name, "file", r.target, "until", clock(p.Leaf().NotAfter))
 	r.hold(p)
 }
 

@@ -279,6 +279,27 @@ func TestNamesFlapAfterAWish(t *testing.T) {
 	})
 }
 
+// Whatever another program puts into the folder counts, also while an answer is waited for.
+func TestFollowsWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.decide = func(int) State { return Waiting }
+		m := newMachine(t, c)
+		r, kill := m.start(plain)
+		defer kill()
+		time.Sleep(time.Minute)
+		own := m.rotateAsKubelet() // such as "kubelet repair"
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if held := r.Held(); held == nil || !held.Leaf().Equal(own.Leaf()) {
+			t.Error("the certificate in the folder is not the one that counts")
+		}
+		if s := r.Status(); s.Why != Good || s.Pending != "" {
+			t.Errorf("status %+v: want all well", s)
+		}
+	})
+}
+
 // A process that is killed while it waits goes on with the same request, and the same key.
 func TestResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
