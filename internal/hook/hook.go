@@ -95,10 +95,13 @@ func (h Hook) once(ctx context.Context, e Event) error {
 func (h Hook) run(ctx context.Context, e Event) error {
 	cmd := exec.CommandContext(ctx, h.Command[0], h.Command[1:]...) //nolint:gosec // what the administrator has configured
 	cmd.Env = append(os.Environ(), "KUBEPKI_IDENTITY="+e.Identity, "KUBEPKI_CERTIFICATE="+e.File, "KUBEPKI_SERIAL="+e.Serial)
+	// What it has started is ended with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &limited{w: &out}, &limited{w: &out}
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and something that it started runs on
 		if ctx.Err() != nil {
 			return fmt.Errorf("did not end within %s", h.Timeout)
 		}
@@ -121,12 +124,15 @@ func (h Hook) signal() error {
 	if err != nil {
 		return err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	pid, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 32) // the kernel drops what is beyond, and is left with -1: everybody
 	if err != nil || pid <= 1 {
 		return errors.New("the file holds no number of a process")
 	}
-	return syscall.Kill(pid, h.Signal)
+	return syscall.Kill(int(pid), h.Signal)
 }
+
+// client follows no redirect: a login page that answers 200 has not been told anything.
+var client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 func (h Hook) request(ctx context.Context, e Event) error {
 	r, err := http.NewRequestWithContext(ctx, h.Method, h.URL, nil)
@@ -135,7 +141,7 @@ func (h Hook) request(ctx context.Context, e Event) error {
 	}
 	r.Header.Set("Kubepki-Identity", e.Identity)
 	r.Header.Set("Kubepki-Serial", e.Serial)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return err
 	}
