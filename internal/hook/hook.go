@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -142,7 +143,9 @@ func (h Hook) request(ctx context.Context, e Event) error {
 	r.Header.Set("Kubepki-Identity", e.Identity)
 	r.Header.Set("Kubepki-Serial", e.Serial)
 	answer, err := client.Do(r)
-	if err != nil {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return failed.Err // without the URL, whose query may be secret
+	} else if err != nil {
 		return err
 	}
 	defer func() { _ = answer.Body.Close() }()

@@ -157,4 +157,8 @@ func TestString(t *testing.T) {
 			t.Error(h.String())
 		}
 	}
+	h := Hook{URL: "http://127.0.0.1:1/p?secret", Method: "POST", Timeout: time.Minute} // nobody listens there
+	if err := h.once(t.Context(), event); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error: %v", err)
+	}
 }
