@@ -72,7 +72,8 @@ func waits(s rotation.Status) string {
 // fails, as a kubelet's does. One that has expired at now counts as none.
 func Certificate(p func() *rotation.Pair, now func() time.Time) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
+		MinVersion:             tls.VersionTLS12,
+		SessionTicketsDisabled: true, // a client that resumes a session goes on with the certificate of its first
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			pair := p()
 			if pair == nil || now().After(pair.Leaf().NotAfter) {
