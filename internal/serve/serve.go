@@ -96,7 +96,7 @@ func Listen(ctx context.Context, address string, config *tls.Config, h http.Hand
 		return nil, err
 	}
 	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
+		Handler: h, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
 		ErrorLog: log.New(io.Discard, "", 0), // whoever can connect could fill the log
 	}
 	inner := listener
