@@ -28,7 +28,7 @@ type Rotator struct {
 	// Template returns what is wanted now. An error says that it is not known yet.
 	Template func() (Template, error)
 	// Initial returns a certificate from elsewhere that counts while the store has none, such as the one embedded in
-	// a kubeconfig; nil: there is none.
+	// a kubeconfig; nil: there is none. One for the store is asked for at once.
 	Initial func() *Pair
 	// Login opens the API. held is the certificate of this identity if it still counts, else nil; refused says that
 	// the API server did not accept it the last time. Errors are *Error.
@@ -77,6 +77,7 @@ func (r *Rotator) Open() {
 	}
 	if held == nil && r.Initial != nil {
 		held = r.Initial()
+		r.wished = held != nil // one of its own, at once
 	}
 	r.hold(held)
 	r.target = r.Store.Target()

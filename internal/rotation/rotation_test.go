@@ -64,6 +64,37 @@ func TestYears(t *testing.T) {
 	})
 }
 
+// A certificate from elsewhere counts until there is one in the folder, which is asked for at once, as by a kubelet.
+func TestInitial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.decide = func(int) State { return Waiting }
+		m := newMachine(t, c)
+		initial := newPair(t, time.Now().Add(year/2))
+		m.initial = func() *Pair { return initial }
+		r, kill := m.start(plain)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := r.Status(); r.Held() != initial || s.Pending == "" || c.logins[0] != "held" {
+			t.Errorf("status %+v, logins %v: want a request with the initial certificate", s, c.logins)
+		}
+		kill()
+		c.requests, c.decide = map[string]*Answer{}, nil
+		_, kill = m.start(plain)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		m.mustWork()
+		kill()
+		made := len(c.made)
+		_, kill = m.start(plain) // what is in the folder comes before
+		defer kill()
+		time.Sleep(time.Minute)
+		if len(c.made) != made {
+			t.Error("a restart made a request")
+		}
+	})
+}
+
 // An answer that comes while it is waited for is put to use at once.
 func TestAnswerWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
