@@ -139,7 +139,9 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	r.follow()
 	wanted, err := r.Template()
 	if err != nil {
-		r.note(Good, &Error{NoTemplate, err}, now)
+		if r.note(Good, &Error{NoTemplate, err}) {
+			r.Log.Warn("what to ask for is not known", "identity", r.Name, "reason", NoTemplate, "error", err)
+		}
 		return r.Poll
 	}
 	taken := r.taken(false)
@@ -149,7 +151,7 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 		why, due = decide(r.situation(wanted, taken), now)
 	}
 	if why == KubeletRuns {
-		r.standBack(taken, now)
+		r.standBack(taken)
 		return r.Poll
 	}
 	r.goOn()
@@ -173,9 +175,12 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	}
 	r.failures++
 	reason := reasonOf(err)
-	r.note(why, err, now)
+	news := r.note(why, err)
 	r.refused = r.refused || reason.refuses()
 	if reason == TooMany {
+		if news {
+			r.Log.Warn("no new certificate yet", "identity", r.Name, "why", why, "reason", reason, "error", err)
+		}
 		return 6 * r.Poll
 	}
 	d := pause(r.failures, reason.refuses(), dice(fmt.Append(nil, wanted.CommonName, now.UnixNano())))

@@ -201,6 +201,29 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+// What holds a certificate up stands in the log, and not at each look.
+func TestTroubleIsSaid(t *testing.T) {
+	for reason, wanted := range map[Reason]func() (Template, error){
+		NoTemplate: func() (Template, error) { return Template{}, errors.New("no address") },
+		TooMany: func() (Template, error) {
+			last := byte(min(time.Now().Minute(), 20)) // each minute another one, and then the same for good
+			return NodeServing("node-1", nil, []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, last})}), nil
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, year)
+			m := newMachine(t, c)
+			m.wanted = wanted
+			_, kill := m.start(plain)
+			time.Sleep(30 * time.Minute)
+			kill()
+			if n := strings.Count(m.log.String(), "reason="+string(reason)+" "); n < 1 || n > 5 {
+				t.Errorf("%s is said %d times\n%s", reason, n, m.log.String())
+			}
+		})
+	}
+}
+
 // An agent whose certificate has died while the API was away comes back by way of the bootstrap kubeconfig, as does one
 // whose certificate the API server no longer knows.
 func TestBackByBootstrap(t *testing.T) {
