@@ -67,7 +67,7 @@ func (r *Rotator) Open() {
 	switch {
 	case held != nil && err != nil:
 		if !errors.Is(err, fs.ErrNotExist) {
-			r.Log.Warn("the certificate in use is broken; an older one takes its place", "identity", r.Name, "error", err, "file", held.File)
+			r.Log.Warn("the certificate in use is of no use; another takes its place", "identity", r.Name, "error", err, "file", held.File)
 		}
 		if err := r.Store.Link(held.File); err != nil {
 			r.Log.Warn("the link could not be mended", "identity", r.Name, "error", err)

@@ -99,19 +99,26 @@ func (s Store) file(what string) string {
 }
 
 // Load returns the certificate in use, in the kubelet's order: <prefix>-current.pem, then <prefix>.crt and
-// <prefix>.key. If the first is of no use, the newest dated file that still counts at now takes its place; the error
-// then says what is wrong with the first, and the pair is not nil. Without any certificate the error wraps
+// <prefix>.key. If the first is of no use or has ended, the newest dated file that still counts at now takes its place;
+// the error then says what is wrong with the first, and the pair is not nil. Without any certificate the error wraps
 // fs.ErrNotExist.
 func (s Store) Load(now time.Time) (*Pair, error) {
 	p, err := s.read(s.Current())
-	if err == nil {
+	if err == nil && now.Before(p.Leaf().NotAfter) {
 		return p, nil
 	}
 	for _, name := range s.dated() {
 		other, otherErr := s.read(name)
-		if otherErr == nil && now.Before(other.Leaf().NotAfter) {
-			return other, err
+		if otherErr != nil || !now.Before(other.Leaf().NotAfter) {
+			continue
 		}
+		if err == nil {
+			err = fmt.Errorf("%s: ended at %s", p.File, clock(p.Leaf().NotAfter))
+		}
+		return other, err
+	}
+	if err == nil {
+		return p, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

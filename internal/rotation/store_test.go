@@ -112,6 +112,10 @@ func TestLoadBroken(t *testing.T) {
 			_, key, _ := strings.Cut(other, "-----BEGIN EC PRIVATE KEY")
 			_ = os.WriteFile(s.Current(), []byte(certs+"-----BEGIN EC PRIVATE KEY"+key), 0o600)
 		}, "current.pem", true},
+		"expired": {func(_ string, s Store) {
+			data, _ := newPair(t, now.Add(-time.Hour)).pem()
+			_ = os.WriteFile(s.Current(), data, 0o600)
+		}, "current.pem: ended at 2025-12-31T23:00:00Z", true},
 		"nothing at all": {func(dir string, _ Store) {
 			entries, _ := os.ReadDir(dir)
 			for _, e := range entries {
@@ -142,6 +146,17 @@ func TestLoadBroken(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nothing is better than nothing: the one that has expired says at least whose it was.
+func TestLoadExpired(t *testing.T) {
+	s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+	if err := s.Switch(newPair(t, epoch), epoch.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Load(epoch); p == nil || err != nil {
+		t.Errorf("Load = %v, %v: want the one that has expired", p, err)
 	}
 }
 
