@@ -42,7 +42,7 @@ func (s Store) Lock(ctx context.Context) (*atomicfile.Lock, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	_ = s.FS.Sweep(s.Dir, s.Prefix+"-") // else the next one does
+	_ = s.FS.Sweep(s.Dir, s.owns) // else the next one does
 	return lock, nil
 }
 
@@ -157,15 +157,26 @@ func (s Store) dated() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		date, ours := strings.CutPrefix(e.Name(), s.Prefix+"-")
-		date, whole := strings.CutSuffix(date, ".pem")
-		if _, err := time.Parse(dateFormat, date); err == nil && ours && whole {
+		if s.isDated(e.Name()) {
 			names = append(names, filepath.Join(s.Dir, e.Name()))
 		}
 	}
 	slices.Sort(names)
 	slices.Reverse(names)
 	return names
+}
+
+func (s Store) isDated(base string) bool {
+	date, ours := strings.CutPrefix(base, s.Prefix+"-")
+	date, whole := strings.CutSuffix(date, ".pem")
+	_, err := time.Parse(dateFormat, date)
+	return err == nil && ours && whole
+}
+
+// owns says whether the store writes a file of that name. Another store of the folder may have a longer prefix that
+// begins like this one's.
+func (s Store) owns(base string) bool {
+	return s.isDated(base) || base == filepath.Base(s.file("pending"))
 }
 
 // Switch writes a pair to a file with the date now and lets the link lead there in one step. A regular file in the

@@ -266,6 +266,29 @@ func switchAndFail(t *testing.T, n int, prepare func(s Store, old *Pair) error) 
 	return met
 }
 
+// The half-written files of a process that was killed go, but for those of another store, which may be at work.
+func TestLockSweeps(t *testing.T) {
+	dir := t.TempDir()
+	const random = ".kubepki-ABCDEFGHIJKL"
+	for _, name := range []string{".a-pending.pem", ".a-2026-01-01-00-00-00.pem", ".a-b-pending.pem", ".a-b-2026-01-01-00-00-00.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name+random), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := Store{Dir: dir, Prefix: "a"}.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Unlock() }()
+	left, _ := filepath.Glob(filepath.Join(dir, ".*"+random))
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	if want := []string{".a-b-2026-01-01-00-00-00.pem" + random, ".a-b-pending.pem" + random}; !slices.Equal(left, want) {
+		t.Errorf("left are %q, want %q", left, want)
+	}
+}
+
 func TestPendingIsRefused(t *testing.T) {
 	s := Store{Dir: t.TempDir(), Prefix: "x"}
 	if p, err := s.Pending(); p != nil || err != nil {
