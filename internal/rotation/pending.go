@@ -19,13 +19,9 @@ type Pending struct {
 	PKCS10 []byte // PEM
 }
 
-// NewPending makes a key and the request for it. Keep it before it leaves.
+// NewPending makes a key, ECDSA P-256 as a kubelet's, and the request for it. Keep it before it leaves.
 func NewPending(t Template) (*Pending, error) {
-	algorithm := t.Algorithm
-	if algorithm == "" {
-		algorithm = pki.ECDSAP256
-	}
-	key, err := pki.GenerateKey(algorithm)
+	key, err := pki.GenerateKey(pki.ECDSAP256)
 	if err != nil {
 		return nil, err
 	}
@@ -39,11 +35,7 @@ func NewPending(t Template) (*Pending, error) {
 // Serves says whether the request is the one that the template would make.
 func (p *Pending) Serves(t Template) bool {
 	request, err := pki.ParseRequest(p.PKCS10)
-	algorithm := t.Algorithm
-	if algorithm == "" {
-		algorithm = pki.ECDSAP256
-	}
-	return err == nil && p.Key.Algorithm() == algorithm && t.asksFor(request)
+	return err == nil && t.asksFor(request)
 }
 
 // requestBlock is the type of the PEM block with the request.
