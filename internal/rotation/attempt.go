@@ -17,6 +17,7 @@ func (r *Rotator) attempt(ctx context.Context, why Reason, wanted Template) erro
 	}
 	api, err := r.Login(ctx, r.valid(), r.badLogin)
 	if err != nil {
+		r.badLogin = false // there is no other way: the server may accept the certificate again
 		return err
 	}
 	defer api.Close()

@@ -255,6 +255,31 @@ func TestBackByBootstrap(t *testing.T) {
 	}
 }
 
+// A server that takes nobody for a moment, and a bootstrap kubeconfig that is of no use, do not keep an agent from the
+// certificate that it has.
+func TestBackWithoutBootstrap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		m := newMachine(t, c)
+		r, kill := m.start(plain)
+		defer kill()
+		time.Sleep(time.Minute)
+		c.mu.Lock()
+		c.bootstrap, c.heldBad = false, true
+		c.mu.Unlock()
+		r.Rotate()
+		time.Sleep(time.Minute)
+		c.mu.Lock()
+		c.heldBad = false
+		c.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if s := r.Status(); s.Trouble != "" || s.Rotations != 2 {
+			t.Errorf("status %+v: want the certificate that was wished for", s)
+		}
+	})
+}
+
 func TestChangedNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, year)
