@@ -103,7 +103,7 @@ func TestNodeIsRefused(t *testing.T) {
 		"hooks: [{command: [a], signal: {pidFile: p, signal: HUP}}]\n":                 "want exactly one",
 		"hooks: [{signal: {pidFile: p, signal: KILL}}]\n":                              "one of HUP",
 		"hooks: [{http: {url: 'ftp://h/'}}]\n":                                         "http.url",
-		"hooks: [{http: {url: 'http://u:secret@h/'}}]\n":                                    "without a password",
+		"hooks: [{http: {url: 'http://u:secret@h/'}}]\n":                               "without a password",
 		"hooks: [{http: {url: 'http://h/', method: DELETE}}]\n":                        "http.method",
 		"hooks: [{command: [a], identities: [server]}]\n":                              `"server" is not kept`,
 		"hooks: [{command: [a], timeout: -1s}]\n":                                      "timeout",
