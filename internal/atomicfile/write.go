@@ -183,10 +183,9 @@ func tempName(path string) string {
 
 const tempRandom = 12
 
-// Sweep removes what writing the files of a folder whose names begin with prefix has left
-// beside them when a process was killed. Nobody may write such files meanwhile. The folder is
-// not synced.
-func (f FS) Sweep(dir, prefix string) error {
+// Sweep removes what writing files of a folder has left beside them when a process was killed. Of
+// which files, ours says by their names; nobody may write those meanwhile. The folder is not synced.
+func (f FS) Sweep(dir string, ours func(name string) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -194,7 +193,8 @@ func (f FS) Sweep(dir, prefix string) error {
 	var failed []error
 	for _, e := range entries {
 		written, random, ok := strings.Cut(e.Name(), ".kubepki-")
-		if ok && len(random) == tempRandom && strings.HasPrefix(written, "."+prefix) && e.Type().IsRegular() {
+		name, hidden := strings.CutPrefix(written, ".")
+		if ok && hidden && len(random) == tempRandom && ours(name) && e.Type().IsRegular() {
 			failed = append(failed, f.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

@@ -451,7 +451,7 @@ func TestSweep(t *testing.T) {
 		put(t, filepath.Join(dir, name), "his", 0o600)
 	}
 	before, _ := os.ReadDir(dir)
-	if err := (FS{}).Sweep(dir, "a-"); err != nil {
+	if err := (FS{}).Sweep(dir, func(name string) bool { return name == "a-1.pem" }); err != nil {
 		t.Fatal(err)
 	}
 	after, _ := os.ReadDir(dir)

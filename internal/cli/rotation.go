@@ -22,8 +22,9 @@ leads to the newest), and asks anew at 70 to 90 % of the certificate's life, or 
 addresses change. A kubelet can take the folder over at any time, and give it back: while one
 runs, nothing is written.
 
-The first client certificate is asked for with the bootstrap kubeconfig, and so is one when the
-old has ended. Then --kubeconfig is made, if there is none, with the client certificate's file.
+The first client certificate is asked for at once: with the certificate that --kubeconfig logs in with,
+else with the bootstrap kubeconfig, as is one when the old has ended. If there is no --kubeconfig, it
+is made, with the client certificate's file.
 More identities and what to tell other programs after a switch (a command, a signal, an HTTP
 request) come from a NodeConfiguration file; flags override it. SIGUSR1 asks for new certificates
 now. See docs/kubelet.md.`

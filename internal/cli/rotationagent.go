@@ -58,7 +58,7 @@ func (r *rotationAgent) prepare() error {
 		r.client = r.rotator(config.IdentityClient, c.CertDir, kubeletClientPrefix, func() (rotation.Template, error) {
 			return rotation.NodeClient(c.NodeName), nil
 		})
-		r.client.Initial, r.client.Login, r.client.Taken = r.embedded, r.loginNode, r.kubelet.taken
+		r.client.Initial, r.client.Login, r.client.Taken = r.initial, r.loginNode, r.kubelet.taken
 	}
 	if c.RotateServerCertificates {
 		r.server = r.rotator(config.IdentityServer, c.CertDir, kubeletServingPrefix, r.serving)
@@ -88,10 +88,11 @@ func (r *rotationAgent) rotator(name, dir, prefix string, template func() (rotat
 	return rotator
 }
 
-// embedded returns the certificate inside the kubeconfig, with which kubeadm starts the kubelet of a first control
-// plane; nil: there is none.
-func (r *rotationAgent) embedded() *rotation.Pair {
-	data, err := r.app.readBounded(r.config.Kubeconfig)
+// initial returns the certificate with which the kubeconfig logs in: inside of it, as kubeadm starts the kubelet of a
+// first control plane, or in files; nil: there is none.
+func (r *rotationAgent) initial() *rotation.Pair {
+	name := r.config.Kubeconfig
+	data, err := r.app.readBounded(name)
 	if err != nil {
 		return nil
 	}
@@ -100,18 +101,30 @@ func (r *rotationAgent) embedded() *rotation.Pair {
 		return nil
 	}
 	_, user, err := file.Current()
-	if err != nil || len(user.ClientCertificateData) == 0 {
-		return nil
-	}
-	chain, err := pki.ParseCertificates(user.ClientCertificateData)
 	if err != nil {
 		return nil
 	}
-	key, err := pki.ParseKey(user.ClientKeyData)
+	chain, err := pki.ParseCertificates(r.inOrBeside(user.ClientCertificateData, user.ClientCertificate))
+	if err != nil {
+		return nil
+	}
+	key, err := pki.ParseKey(r.inOrBeside(user.ClientKeyData, user.ClientKey))
 	if err != nil || pki.CheckPair(chain[0], key) != nil {
 		return nil
 	}
-	return &rotation.Pair{Chain: chain, Key: key, File: r.config.Kubeconfig}
+	return &rotation.Pair{Chain: chain, Key: key, File: name}
+}
+
+// inOrBeside returns what the kubeconfig holds itself, else what is in the file that it names; nil: neither.
+func (r *rotationAgent) inOrBeside(data []byte, name string) []byte {
+	if len(data) > 0 || name == "" {
+		return data
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(filepath.Dir(r.config.Kubeconfig), name)
+	}
+	data, _ = r.app.readBounded(name)
+	return data
 }
 
 // serving returns what the node's serving certificate has to say: its name and the addresses that it has now.

@@ -138,6 +138,7 @@ func kubeconfigFor(data []byte, dir, certDir string, read func(string) ([]byte, 
 	}
 	store := rotation.Store{Dir: certDir, Prefix: kubeletClientPrefix}
 	return kubeconfig.New(kubeconfig.Spec{
-		ClusterName: "default-cluster", Server: cluster.Server, CertificateAuthority: ca, User: "default-auth", ClientFile: store.Current(),
+		ClusterName: "default-cluster", Server: cluster.Server, TLSServerName: cluster.TLSServerName, ProxyURL: cluster.ProxyURL,
+		CertificateAuthority: ca, User: "default-auth", ClientFile: store.Current(),
 	}), nil
 }

@@ -12,7 +12,7 @@ import (
 type Flags map[string][]string
 
 // parseFlags reads "--name=value", "--name value" and "--switch". A value that follows a
-// space is told from the next flag by its dash.
+// space is told from the next flag by its dash. Kubernetes' programs take "_" in a name for "-".
 func parseFlags(words []string) Flags {
 	flags := Flags{}
 	for i := 0; i < len(words); i++ {
@@ -28,6 +28,7 @@ func parseFlags(words []string) Flags {
 			i++
 			value = words[i]
 		}
+		name = strings.ReplaceAll(name, "_", "-")
 		flags[name] = append(flags[name], value)
 	}
 	return flags

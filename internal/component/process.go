@@ -76,7 +76,7 @@ func (k RunningKubelet) Keeps(dir string) bool {
 		root = filepath.Join(k.dir, "cwd")
 	}
 	own, errOwn := os.Stat(dir)
-	its, errIts := os.Stat(filepath.Join(root, named))
+	its, errIts := os.Stat(root + "/" + named) // Join would take ".." for the folder of the process
 	view := folderView{sameName: named == filepath.Clean(dir), own: presence(errOwn), its: presence(errIts)}
 	if errOwn == nil && errIts == nil {
 		view.same = os.SameFile(own, its)

@@ -117,8 +117,10 @@ func TestARealProcessIsFound(t *testing.T) {
 	if err := os.Symlink(self, program); err != nil {
 		t.Fatal(err)
 	}
-	for _, flag := range []string{certs, link, "pki"} {
-		cmd := exec.CommandContext(t.Context(), program, "--cert-dir="+flag)
+	for _, flag := range []string{
+		"--cert-dir=" + certs, "--cert-dir=" + link, "--cert-dir=pki", "--cert-dir=../" + filepath.Base(dir) + "/pki", "--cert_dir=" + certs,
+	} {
+		cmd := exec.CommandContext(t.Context(), program, flag)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), kubeletRole+"=1")
 		input, err := cmd.StdinPipe()
 		if err != nil {
@@ -140,9 +142,9 @@ func TestARealProcessIsFound(t *testing.T) {
 		switch {
 		case i < 0:
 			comm, _ := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/comm")
-			t.Errorf("--cert-dir=%s: not found; it is called %q", flag, strings.TrimSpace(string(comm)))
+			t.Errorf("%s: not found; it is called %q", flag, strings.TrimSpace(string(comm)))
 		case !all[i].Keeps(certs) || all[i].Keeps(dir) || all[i].Keeps(filepath.Join(dir, "none")):
-			t.Errorf("--cert-dir=%s: %+v", flag, all[i])
+			t.Errorf("%s: %+v", flag, all[i])
 		}
 		_ = input.Close()
 		if err := cmd.Wait(); err != nil {

@@ -43,7 +43,7 @@ type Node struct {
 
 // Identity is one more certificate.
 type Identity struct {
-	// Name is in the names of the files, in logs and in metrics.
+	// Name is in the names of the files, in logs and in metrics. Those of a kubelet's own files are refused.
 	Name string `json:"name"`
 	// Signer is any signer name that the cluster knows.
 	Signer        string   `json:"signer"`
@@ -152,13 +152,14 @@ func (n *Node) Check() error {
 	return nil
 }
 
-// checkNodeIP refuses what a kubelet refuses, but for loopback addresses, which a test may want.
+// checkNodeIP refuses what is not the address of one machine, as a kubelet does; a loopback address is for tests. 0.0.0.0
+// and ::, by which a kubelet's flag means a family, are refused as well.
 func checkNodeIP(text string) error {
 	a, err := netip.ParseAddr(text)
 	switch {
 	case err != nil || a.Zone() != "":
 		return fmt.Errorf("%q is no IP address", text)
-	case a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast():
+	case a.Unmap().IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast():
 		return fmt.Errorf("%s is not the address of one machine", text)
 	}
 	return nil
@@ -167,6 +168,9 @@ func checkNodeIP(text string) error {
 func (id *Identity) check() error {
 	if len(validation.IsDNS1123Label(id.Name)) > 0 {
 		return fmt.Errorf("name: %q is not made of lower case letters, digits and dashes", id.Name)
+	}
+	if slices.Contains([]string{"kubelet", "kubelet-client", "kubelet-server"}, id.Name) {
+		return fmt.Errorf("name: %s is the name of a kubelet's own files", id.Name)
 	}
 	if err := csr.CheckSignerName(id.Signer); err != nil {
 		return fmt.Errorf("signer: %w", err)
@@ -218,7 +222,7 @@ func (h *Hook) check(identities map[string]bool) error {
 	if h.HTTP != nil {
 		u, err := url.Parse(h.HTTP.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-			return fmt.Errorf("http.url: %q is no http or https URL without a password", h.HTTP.URL)
+			return errors.New("http.url: want an http or https URL without a password") // which is not repeated here
 		}
 		if m := h.HTTP.Method; m != "" && m != "POST" && m != "PUT" && m != "GET" {
 			return fmt.Errorf("http.method: %q is none of POST, PUT, GET", m)

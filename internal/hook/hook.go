@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -95,10 +96,13 @@ func (h Hook) once(ctx context.Context, e Event) error {
 func (h Hook) run(ctx context.Context, e Event) error {
 	cmd := exec.CommandContext(ctx, h.Command[0], h.Command[1:]...) //nolint:gosec // what the administrator has configured
 	cmd.Env = append(os.Environ(), "KUBEPKI_IDENTITY="+e.Identity, "KUBEPKI_CERTIFICATE="+e.File, "KUBEPKI_SERIAL="+e.Serial)
+	// What it has started is ended with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &limited{w: &out}, &limited{w: &out}
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and something that it started runs on
 		if ctx.Err() != nil {
 			return fmt.Errorf("did not end within %s", h.Timeout)
 		}
@@ -129,6 +133,9 @@ func (h Hook) signal() error {
 	return syscall.Kill(int(pid), h.Signal)
 }
 
+// client follows no redirect: a login page that answers 200 has not been told anything.
+var client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 func (h Hook) request(ctx context.Context, e Event) error {
 	r, err := http.NewRequestWithContext(ctx, h.Method, h.URL, nil)
 	if err != nil {
@@ -136,8 +143,10 @@ func (h Hook) request(ctx context.Context, e Event) error {
 	}
 	r.Header.Set("Kubepki-Identity", e.Identity)
 	r.Header.Set("Kubepki-Serial", e.Serial)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
+	answer, err := client.Do(r)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return failed.Err // without the URL, whose query may be secret
+	} else if err != nil {
 		return err
 	}
 	defer func() { _ = answer.Body.Close() }()

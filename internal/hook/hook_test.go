@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -46,6 +47,11 @@ func TestOnceFails(t *testing.T) {
 	}
 	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	defer bad.Close()
+	login := http.NewServeMux()
+	login.Handle("POST /", http.RedirectHandler("/login", http.StatusFound))
+	login.HandleFunc("GET /login", func(http.ResponseWriter, *http.Request) {})
+	moved := httptest.NewServer(login)
+	defer moved.Close()
 	for want, h := range map[string]Hook{
 		"exit status 3: why":      {Command: []string{"/bin/sh", "-c", "echo why; exit 3"}},
 		"did not end within":      {Command: []string{"/bin/sleep", "60"}, Timeout: 50 * time.Millisecond},
@@ -53,9 +59,10 @@ func TestOnceFails(t *testing.T) {
 		"no number":               {PIDFile: write("one", "1\n"), Signal: syscall.SIGHUP},
 		"no number of a process":  {PIDFile: write("word", "init"), Signal: syscall.SIGHUP},
 		"holds no number":         {PIDFile: write("all", "4294967295"), Signal: syscall.Signal(0)}, // -1 in 32 bits: every process
-		"no such process":         {PIDFile: write("none", "2147483647"), Signal: syscall.SIGHUP},
+		"no such process":         {PIDFile: write("none", "4194305"), Signal: syscall.SIGHUP},      // Linux has no larger one than 4194304
 		"open ":                   {PIDFile: filepath.Join(dir, "absent"), Signal: syscall.SIGHUP},
 		"the answer is 418 I'm a": {URL: bad.URL, Method: "POST"},
+		"the answer is 302 Found": {URL: moved.URL, Method: "POST"},
 	} {
 		if h.Timeout == 0 {
 			h.Timeout = time.Minute
@@ -64,6 +71,43 @@ func TestOnceFails(t *testing.T) {
 			t.Errorf("%s: %v: want %q", h, err, want)
 		}
 	}
+}
+
+// A command that has ended well has, even if what it started goes on and keeps its output open.
+func TestCommandStartsAnother(t *testing.T) {
+	h := Hook{Command: []string{"/bin/sh", "-c", "sleep 5 &"}, Timeout: time.Minute}
+	if err := h.once(t.Context(), event); err != nil {
+		t.Error(err)
+	}
+}
+
+// What the command has started ends with it where that takes too long: the next attempt is not to find it at work.
+func TestNothingRunsOnForEver(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "child")
+	h := Hook{Command: []string{"/bin/sh", "-c", "sleep 600 & echo $! > " + name + "; wait"}, Timeout: time.Second}
+	if err := h.once(t.Context(), event); err == nil {
+		t.Error("no error although it has not ended")
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); runs(child); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			_ = syscall.Kill(child, syscall.SIGKILL)
+			t.Fatal("a child of the command runs on")
+		}
+	}
+}
+
+// runs says whether a process is there and has not ended; somebody may have to fetch its exit code yet.
+func runs(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
 func TestSignal(t *testing.T) {
@@ -112,5 +156,9 @@ func TestString(t *testing.T) {
 		if strings.Contains(h.String(), "secret") {
 			t.Error(h.String())
 		}
+	}
+	h := Hook{URL: "http://127.0.0.1:1/p?secret", Method: "POST", Timeout: time.Minute} // nobody listens there
+	if err := h.once(t.Context(), event); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error: %v", err)
 	}
 }

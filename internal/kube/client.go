@@ -43,6 +43,10 @@ const DefaultTimeout = 10 * time.Second
 // dialTimeout bounds a connection and, again, its TLS handshake.
 const dialTimeout = 5 * time.Second
 
+// idleTimeout is how long a connection without requests stays open: Close cannot end one on which a
+// request has just been given up.
+const idleTimeout = 10 * time.Second
+
 // Options say how to reach the server. The zero value goes where the kubeconfig says.
 type Options struct {
 	// Read reads the files that a kubeconfig refers to, such as the kubelet's client
@@ -128,6 +132,7 @@ func New(data []byte, o Options) (*Client, error) {
 		Proxy:               proxy,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout: dialTimeout,
+		IdleConnTimeout:     idleTimeout,
 		ForceAttemptHTTP2:   true,
 		// A server that was restarted or cut off must not be waited for on its old connection.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
@@ -147,7 +152,7 @@ func New(data []byte, o Options) (*Client, error) {
 // Server returns the URL that the client talks to.
 func (c *Client) Server() string { return c.server }
 
-// Close closes idle connections. The Client can be used again.
+// Close closes idle connections; others close soon after their last request has ended. The Client can be used again.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // Format implements fmt.Formatter so that no verb reaches the credentials.

@@ -19,6 +19,8 @@ const (
 	fieldCA         = "certificate-authority"
 	fieldCAData     = "certificate-authority-data"
 	fieldInsecure   = "insecure-skip-tls-verify"
+	fieldServerName = "tls-server-name"
+	fieldProxy      = "proxy-url"
 	fieldClientCert = "client-certificate"
 	fieldCertData   = "client-certificate-data"
 	fieldClientKey  = "client-key"
@@ -40,7 +42,9 @@ type Cluster struct {
 	CertificateAuthorityData []byte // PEM as a rule; goes before CertificateAuthority
 	CertificateAuthority     string // the name of a file, relative to the kubeconfig's folder
 	InsecureSkipTLSVerify    bool
-	Err                      error // why the other fields are incomplete
+	TLSServerName            string // whom the server's certificate has to name; empty: the host in Server
+	ProxyURL                 string // may hold a password; empty: what the environment says
+	Err                      error  // why the other fields are incomplete
 }
 
 // User is one entry of the file's users. Of passwords, tokens and plugins it tells only
@@ -147,6 +151,8 @@ func readCluster(name string, o *object) Cluster {
 		CertificateAuthorityData: o.base64(fieldCAData),
 		CertificateAuthority:     o.string(fieldCA),
 		InsecureSkipTLSVerify:    o.bool(fieldInsecure),
+		TLSServerName:            o.string(fieldServerName),
+		ProxyURL:                 o.string(fieldProxy),
 	}
 	c.Err = named("cluster", name, o.err)
 	return c

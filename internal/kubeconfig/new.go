@@ -17,6 +17,8 @@ import (
 type Spec struct {
 	ClusterName          string
 	Server               string // URL
+	TLSServerName        string // may be empty
+	ProxyURL             string // may be empty
 	CertificateAuthority []byte // PEM, may be empty
 	User                 string
 	ClientCertificate    []byte // PEM, may be empty
@@ -48,8 +50,10 @@ func New(s Spec) []byte {
 	doc := newConfig{
 		APIVersion: "v1",
 		Clusters: []newCluster{{
-			Cluster: newClusterBody{CAData: encode(s.CertificateAuthority), Server: text(s.Server)},
-			Name:    cluster,
+			Cluster: newClusterBody{
+				CAData: encode(s.CertificateAuthority), ProxyURL: text(s.ProxyURL), Server: text(s.Server), TLSServerName: text(s.TLSServerName),
+			},
+			Name: cluster,
 		}},
 		Contexts:       []newContext{{Context: newContextBody{Cluster: cluster, User: user}, Name: context}},
 		CurrentContext: context,
@@ -110,8 +114,10 @@ type newCluster struct {
 }
 
 type newClusterBody struct {
-	CAData string `yaml:"certificate-authority-data,omitempty"`
-	Server text   `yaml:"server"`
+	CAData        string `yaml:"certificate-authority-data,omitempty"`
+	ProxyURL      text   `yaml:"proxy-url,omitempty"`
+	Server        text   `yaml:"server"`
+	TLSServerName text   `yaml:"tls-server-name,omitempty"`
 }
 
 type newContext struct {

@@ -24,7 +24,7 @@ const (
 	KeyMissing       Reason = "KeyMissing"       // there is no private key beside it
 	KeyUnreadable    Reason = "KeyUnreadable"    // the private key cannot be decoded
 	KeyMismatch      Reason = "KeyMismatch"      // the private key belongs to another certificate
-	KeyMode          Reason = "KeyMode"          // others than root may read the key, or root may not write it
+	KeyMode          Reason = "KeyMode"          // others than root may read the key
 	Expired          Reason = "Expired"          // its last second has passed
 	NotYetValid      Reason = "NotYetValid"      // it begins in the future
 	RotationOverdue  Reason = "RotationOverdue"  // more than 90 % of its life are over and the kubelet has not rotated it

@@ -17,6 +17,7 @@ func (r *Rotator) attempt(ctx context.Context, why Reason, wanted Template) erro
 	}
 	api, err := r.Login(ctx, r.valid(), r.badLogin)
 	if err != nil {
+		r.badLogin = false // there is no other way: the server may accept the certificate again
 		return err
 	}
 	defer api.Close()
@@ -53,6 +54,9 @@ func (r *Rotator) request(why Reason, wanted Template) (*Pending, error) {
 	}
 	if p != nil && !r.refused && p.Serves(wanted) && !r.holds(p) {
 		return p, nil
+	}
+	if p != nil && !r.refused && !r.holds(p) {
+		why = Changed // whatever the first request was made for: this one takes the place of one that nobody has answered
 	}
 	now := r.Now()
 	if d := r.budget.wait(why, now); d > 0 {
@@ -107,8 +111,8 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 
 var errSuperseded = &Error{Superseded, errors.New("something else is to be asked for meanwhile")}
 
-// watch cancels once something else than wanted is wanted, or a kubelet keeps the certificate. The agent is asked
-// rarely enough that names which flap cost no request each time.
+// watch cancels once something else than wanted is wanted, another program has replaced the certificate, or a kubelet
+// keeps it. It looks rarely enough that names which flap cost no request each time.
 func (r *Rotator) watch(ctx context.Context, wanted Template, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(r.Poll)
 	defer ticker.Stop()
@@ -118,7 +122,7 @@ func (r *Rotator) watch(ctx context.Context, wanted Template, cancel context.Can
 			return
 		case <-ticker.C:
 		}
-		if now, err := r.Template(); err == nil && !now.equal(wanted) {
+		if now, err := r.Template(); err == nil && !now.equal(wanted) || r.replaced() {
 			cancel(errSuperseded)
 			return
 		}

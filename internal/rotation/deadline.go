@@ -56,7 +56,7 @@ func pause(n int, refused bool, dice float64) time.Duration {
 
 // An identity makes few new requests, whatever happens (addresses that come and go, a signer that denies, a disk that
 // fails): some at once, then one in a while, 10 in the worst hour. Not counted are what somebody wishes for, and rotations
-// that are due, unless the certificates hardly live.
+// that are due, unless the certificates hardly live; but whatever takes the place of a request without an answer is.
 const (
 	burst     = 4
 	refill    = 10 * time.Minute

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/kubepki/kubepki/pki"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -183,10 +181,5 @@ func TestRequestName(t *testing.T) {
 	}
 	if !p.Serves(NodeClient("node-1")) || p.Serves(NodeClient("node-2")) {
 		t.Error("the request is taken for another's")
-	}
-	rsa := NodeClient("node-1")
-	rsa.Algorithm = pki.RSA2048
-	if p.Serves(rsa) {
-		t.Error("an ECDSA request is taken for one with RSA")
 	}
 }

@@ -162,6 +162,7 @@ type machine struct {
 	skew    time.Duration // of its clock
 	poll    time.Duration
 	taken   func(fresh bool) error // nil: there is no kubelet
+	initial func() *Pair
 	mu      sync.Mutex
 	log     strings.Builder
 }
@@ -194,7 +195,7 @@ func (m *machine) start(fs atomicfile.FS) (r *Rotator, kill func()) {
 	store.FS = fs
 	r = &Rotator{
 		Name: "client", Store: store, Template: m.wanted, Login: m.cluster.login, Now: m.now, Poll: m.poll,
-		Log: m.logger(), Taken: m.taken,
+		Log: m.logger(), Taken: m.taken, Initial: m.initial,
 	}
 	r.Open()
 	ctx, cancel := context.WithCancel(m.t.Context())

@@ -19,13 +19,9 @@ type Pending struct {
 	PKCS10 []byte // PEM
 }
 
-// NewPending makes a key and the request for it. Keep it before it leaves.
+// NewPending makes a key, ECDSA P-256 as a kubelet's, and the request for it. Keep it before it leaves.
 func NewPending(t Template) (*Pending, error) {
-	algorithm := t.Algorithm
-	if algorithm == "" {
-		algorithm = pki.ECDSAP256
-	}
-	key, err := pki.GenerateKey(algorithm)
+	key, err := pki.GenerateKey(pki.ECDSAP256)
 	if err != nil {
 		return nil, err
 	}
@@ -39,17 +35,14 @@ func NewPending(t Template) (*Pending, error) {
 // Serves says whether the request is the one that the template would make.
 func (p *Pending) Serves(t Template) bool {
 	request, err := pki.ParseRequest(p.PKCS10)
-	algorithm := t.Algorithm
-	if algorithm == "" {
-		algorithm = pki.ECDSAP256
-	}
-	return err == nil && p.Key.Algorithm() == algorithm && t.asksFor(request)
+	return err == nil && t.asksFor(request)
 }
 
 // requestBlock is the type of the PEM block with the request.
 const requestBlock = "CERTIFICATE REQUEST"
 
-// Keep writes a pending request over the one before.
+// Keep writes a pending request in the place of the one before, to a file of its own: a link that somebody has put there
+// is not followed.
 func (s Store) Keep(p *Pending) error {
 	key, err := p.Key.PEM()
 	if err != nil {
@@ -58,8 +51,11 @@ func (s Store) Keep(p *Pending) error {
 	if err := s.FS.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
+	if err := s.Forget(); err != nil {
+		return err
+	}
 	name := s.file("pending")
-	if err := s.FS.WriteFile(name, append(bytes.Clone(p.PKCS10), key...), 0o600); err != nil {
+	if err := s.FS.CreateExclusive(name, append(bytes.Clone(p.PKCS10), key...), 0o600); err != nil {
 		return fmt.Errorf("store a request in %s: %w", name, err)
 	}
 	return nil
@@ -98,7 +94,7 @@ func (s Store) Pending() (*Pending, error) {
 func (s Store) Forget() error {
 	name := s.file("pending")
 	if err := s.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the request that is done: %w", err)
+		return fmt.Errorf("remove the request that is no longer needed: %w", err)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ type Rotator struct {
 	// Template returns what is wanted now. An error says that it is not known yet.
 	Template func() (Template, error)
 	// Initial returns a certificate from elsewhere that counts while the store has none, such as the one embedded in
-	// a kubeconfig; nil: there is none.
+	// a kubeconfig; nil: there is none. One for the store is asked for at once.
 	Initial func() *Pair
 	// Login opens the API. held is the certificate of this identity if it still counts, else nil; refused says that
 	// the API server did not accept it the last time. Errors are *Error.
@@ -48,7 +48,7 @@ type Rotator struct {
 	held   *Pair
 	wished bool
 
-	// Only Run's goroutine uses these.
+	// Only Run's goroutine changes these.
 	budget   budget
 	failures int
 	refused  bool // the last request was; it is not gone on with
@@ -67,7 +67,7 @@ func (r *Rotator) Open() {
 	switch {
 	case held != nil && err != nil:
 		if !errors.Is(err, fs.ErrNotExist) {
-			r.Log.Warn("the certificate in use is broken; an older one takes its place", "identity", r.Name, "error", err, "file", held.File)
+			r.Log.Warn("the certificate in use is of no use; another takes its place", "identity", r.Name, "error", err, "file", held.File)
 		}
 		if err := r.Store.Link(held.File); err != nil {
 			r.Log.Warn("the link could not be mended", "identity", r.Name, "error", err)
@@ -77,6 +77,7 @@ func (r *Rotator) Open() {
 	}
 	if held == nil && r.Initial != nil {
 		held = r.Initial()
+		r.wished = held != nil // one of its own, at once
 	}
 	r.hold(held)
 	r.target = r.Store.Target()
@@ -138,7 +139,9 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	r.follow()
 	wanted, err := r.Template()
 	if err != nil {
-		r.note(Good, &Error{NoTemplate, err}, now)
+		if r.note(Good, &Error{NoTemplate, err}) {
+			r.Log.Warn("what to ask for is not known", "identity", r.Name, "reason", NoTemplate, "error", err)
+		}
 		return r.Poll
 	}
 	taken := r.taken(false)
@@ -148,7 +151,7 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 		why, due = decide(r.situation(wanted, taken), now)
 	}
 	if why == KubeletRuns {
-		r.standBack(taken, now)
+		r.standBack(taken)
 		return r.Poll
 	}
 	r.goOn()
@@ -172,10 +175,13 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	}
 	r.failures++
 	reason := reasonOf(err)
-	r.note(why, err, now)
+	news := r.note(why, err)
 	r.refused = r.refused || reason.refuses()
 	if reason == TooMany {
-		return min(r.budget.wait(why, now), r.Poll*6)
+		if news {
+			r.Log.Warn("no new certificate yet", "identity", r.Name, "why", why, "reason", reason, "error", err)
+		}
+		return 6 * r.Poll
 	}
 	d := pause(r.failures, reason.refuses(), dice(fmt.Append(nil, wanted.CommonName, now.UnixNano())))
 	level := slog.LevelWarn
@@ -203,13 +209,18 @@ func (r *Rotator) taken(fresh bool) error {
 	return r.Taken(fresh)
 }
 
+// replaced says whether the link leads elsewhere than at the last look.
+func (r *Rotator) replaced() bool {
+	target := r.Store.Target()
+	return target != "" && target != r.target
+}
+
 // follow takes over what another program has put into the store, such as a kubelet that had the folder for a while.
 func (r *Rotator) follow() {
-	target := r.Store.Target()
-	if target == "" || target == r.target {
+	if !r.replaced() {
 		return
 	}
-	r.target = target
+	r.target = r.Store.Target()
 	p, err := r.Store.read(r.Store.Current())
 	if err != nil {
 		r.Log.Warn("the link leads to something that is of no use", "identity", r.Name, "error", err)
@@ -218,7 +229,7 @@ func (r *Rotator) follow() {
 	if held := r.Held(); held != nil && held.Leaf().Equal(p.Leaf()) {
 		return
 	}
-	r.Log.Info("another program has replaced the certificate", "identity", r.Name, "file", target, "until", clock(p.Leaf().NotAfter))
+	r.Log.Info("another program has replaced the certificate", "identity", r.Name, "file", r.target, "until", clock(p.Leaf().NotAfter))
 	r.hold(p)
 }
 

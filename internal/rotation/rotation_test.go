@@ -64,6 +64,37 @@ func TestYears(t *testing.T) {
 	})
 }
 
+// A certificate from elsewhere counts until there is one in the folder, which is asked for at once, as by a kubelet.
+func TestInitial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.decide = func(int) State { return Waiting }
+		m := newMachine(t, c)
+		initial := newPair(t, time.Now().Add(year/2))
+		m.initial = func() *Pair { return initial }
+		r, kill := m.start(plain)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := r.Status(); r.Held() != initial || s.Pending == "" || c.logins[0] != "held" {
+			t.Errorf("status %+v, logins %v: want a request with the initial certificate", s, c.logins)
+		}
+		kill()
+		c.requests, c.decide = map[string]*Answer{}, nil
+		_, kill = m.start(plain)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		m.mustWork()
+		kill()
+		made := len(c.made)
+		_, kill = m.start(plain) // what is in the folder comes before
+		defer kill()
+		time.Sleep(time.Minute)
+		if len(c.made) != made {
+			t.Error("a restart made a request")
+		}
+	})
+}
+
 // An answer that comes while it is waited for is put to use at once.
 func TestAnswerWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -170,6 +201,29 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+// What holds a certificate up stands in the log, and not at each look.
+func TestTroubleIsSaid(t *testing.T) {
+	for reason, wanted := range map[Reason]func() (Template, error){
+		NoTemplate: func() (Template, error) { return Template{}, errors.New("no address") },
+		TooMany: func() (Template, error) {
+			last := byte(min(time.Now().Minute(), 20)) // each minute another one, and then the same for good
+			return NodeServing("node-1", nil, []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, last})}), nil
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, year)
+			m := newMachine(t, c)
+			m.wanted = wanted
+			_, kill := m.start(plain)
+			time.Sleep(30 * time.Minute)
+			kill()
+			if n := strings.Count(m.log.String(), "reason="+string(reason)+" "); n < 1 || n > 5 {
+				t.Errorf("%s is said %d times\n%s", reason, n, m.log.String())
+			}
+		})
+	}
+}
+
 // An agent whose certificate has died while the API was away comes back by way of the bootstrap kubeconfig, as does one
 // whose certificate the API server no longer knows.
 func TestBackByBootstrap(t *testing.T) {
@@ -199,6 +253,31 @@ func TestBackByBootstrap(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server that takes nobody for a moment, and a bootstrap kubeconfig that is of no use, do not keep an agent from the
+// certificate that it has.
+func TestBackWithoutBootstrap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		m := newMachine(t, c)
+		r, kill := m.start(plain)
+		defer kill()
+		time.Sleep(time.Minute)
+		c.mu.Lock()
+		c.bootstrap, c.heldBad = false, true
+		c.mu.Unlock()
+		r.Rotate()
+		time.Sleep(time.Minute)
+		c.mu.Lock()
+		c.heldBad = false
+		c.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if s := r.Status(); s.Trouble != "" || s.Rotations != 2 {
+			t.Errorf("status %+v: want the certificate that was wished for", s)
+		}
+	})
 }
 
 func TestChangedNames(t *testing.T) {
@@ -246,6 +325,57 @@ func TestChangedNames(t *testing.T) {
 		step(3, "10.0.0.1")
 		set("10.0.0.4")
 		step(4, "10.0.0.4")
+	})
+}
+
+// A wish is one request: what is asked for anew because names come and go meanwhile counts as it always does.
+func TestNamesFlapAfterAWish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.decide = func(n int) State {
+			if n == 1 {
+				return Issued
+			}
+			return Waiting
+		}
+		m := newMachine(t, c)
+		a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+		m.wanted = func() (Template, error) {
+			if time.Now().Minute()%2 == 1 {
+				return NodeServing("node-1", nil, []netip.Addr{a}), nil // one less is no reason to ask
+			}
+			return NodeServing("node-1", nil, []netip.Addr{a, b}), nil
+		}
+		r, kill := m.start(plain)
+		defer kill()
+		time.Sleep(time.Minute)
+		r.Rotate()
+		time.Sleep(6 * time.Hour)
+		synctest.Wait()
+		if n := c.madeWithin(time.Hour); n > 11 {
+			t.Errorf("%d requests within an hour: want at most 10, and the one that was wished for", n)
+		}
+	})
+}
+
+// Whatever another program puts into the folder counts, also while an answer is waited for.
+func TestFollowsWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		c.decide = func(int) State { return Waiting }
+		m := newMachine(t, c)
+		r, kill := m.start(plain)
+		defer kill()
+		time.Sleep(time.Minute)
+		own := m.rotateAsKubelet() // such as "kubelet repair"
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if held := r.Held(); held == nil || !held.Leaf().Equal(own.Leaf()) {
+			t.Error("the certificate in the folder is not the one that counts")
+		}
+		if s := r.Status(); s.Why != Good || s.Pending != "" {
+			t.Errorf("status %+v: want all well", s)
+		}
 	})
 }
 

@@ -15,7 +15,6 @@ type Status struct {
 	Why       Reason // a new one is asked for; Good: nothing is
 	Trouble   Reason // why there is none yet; "" while all goes well
 	Error     string // the trouble in words
-	Since     time.Time
 	Pending   string // name of the request that is waited for
 	State     State  // of that request
 	Requests  int    // new requests made by this process
@@ -55,7 +54,7 @@ func (r *Rotator) count(change func(*Status)) {
 func (r *Rotator) settle(due time.Time) (news bool) {
 	r.count(func(s *Status) {
 		news = s.Why != Good
-		s.Why, s.Trouble, s.Error, s.Since, s.Pending, s.State, s.Due = Good, "", "", time.Time{}, "", "", due
+		s.Why, s.Trouble, s.Error, s.Pending, s.State, s.Due = Good, "", "", "", "", due
 	})
 	return news
 }
@@ -67,11 +66,11 @@ func (r *Rotator) why() (why Reason) {
 }
 
 // standBack notes that a kubelet keeps the certificate. Where it has done so before, that is no news.
-func (r *Rotator) standBack(taken error, now time.Time) {
+func (r *Rotator) standBack(taken error) {
 	if r.why() == KubeletRuns {
 		return
 	}
-	r.note(KubeletRuns, &Error{KubeletRuns, taken}, now)
+	r.note(KubeletRuns, &Error{KubeletRuns, taken})
 	r.count(func(s *Status) { s.Pending, s.State = "", "" })
 	r.Log.Warn("a kubelet keeps this certificate: until it has ended, nothing is asked for and nothing written", "identity", r.Name, "reason", KubeletRuns, "error", taken)
 }
@@ -81,7 +80,7 @@ func (r *Rotator) goOn() {
 	if r.why() != KubeletRuns {
 		return
 	}
-	r.count(func(s *Status) { s.Trouble, s.Error, s.Since = "", "", time.Time{} })
+	r.count(func(s *Status) { s.Trouble, s.Error = "", "" })
 	r.Log.Info("the kubelet has ended: this certificate is kept again", "identity", r.Name)
 }
 
@@ -95,14 +94,13 @@ func (r *Rotator) waiting(state State) {
 	r.count(func(s *Status) { s.State, s.Trouble, s.Error = state, "", "" })
 }
 
-// note keeps what went wrong.
-func (r *Rotator) note(why Reason, err error, now time.Time) {
+// note keeps what went wrong, and says whether that is news.
+func (r *Rotator) note(why Reason, err error) (news bool) {
 	r.count(func(s *Status) {
 		reason := reasonOf(err)
-		if s.Trouble != reason {
-			s.Since = now
-		}
+		news = s.Trouble != reason
 		s.Why, s.Trouble, s.Error = why, reason, err.Error()
 		s.Failures[reason]++
 	})
+	return news
 }

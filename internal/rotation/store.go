@@ -42,7 +42,7 @@ func (s Store) Lock(ctx context.Context) (*atomicfile.Lock, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	_ = s.FS.Sweep(s.Dir, s.Prefix+"-") // else the next one does
+	_ = s.FS.Sweep(s.Dir, s.owns) // else the next one does
 	return lock, nil
 }
 
@@ -99,19 +99,26 @@ func (s Store) file(what string) string {
 }
 
 // Load returns the certificate in use, in the kubelet's order: <prefix>-current.pem, then <prefix>.crt and
-// <prefix>.key. If the first is of no use, the newest dated file that still counts at now takes its place; the error
-// then says what is wrong with the first, and the pair is not nil. Without any certificate the error wraps
+// <prefix>.key. If the first is of no use or has ended, the newest dated file that still counts at now takes its place;
+// the error then says what is wrong with the first, and the pair is not nil. Without any certificate the error wraps
 // fs.ErrNotExist.
 func (s Store) Load(now time.Time) (*Pair, error) {
 	p, err := s.read(s.Current())
-	if err == nil {
+	if err == nil && now.Before(p.Leaf().NotAfter) {
 		return p, nil
 	}
 	for _, name := range s.dated() {
 		other, otherErr := s.read(name)
-		if otherErr == nil && now.Before(other.Leaf().NotAfter) {
-			return other, err
+		if otherErr != nil || !now.Before(other.Leaf().NotAfter) {
+			continue
 		}
+		if err == nil {
+			err = fmt.Errorf("%s: ended at %s", p.File, clock(p.Leaf().NotAfter))
+		}
+		return other, err
+	}
+	if err == nil {
+		return p, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -150,15 +157,26 @@ func (s Store) dated() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		date, ours := strings.CutPrefix(e.Name(), s.Prefix+"-")
-		date, whole := strings.CutSuffix(date, ".pem")
-		if _, err := time.Parse(dateFormat, date); err == nil && ours && whole {
+		if s.isDated(e.Name()) {
 			names = append(names, filepath.Join(s.Dir, e.Name()))
 		}
 	}
 	slices.Sort(names)
 	slices.Reverse(names)
 	return names
+}
+
+func (s Store) isDated(base string) bool {
+	date, ours := strings.CutPrefix(base, s.Prefix+"-")
+	date, whole := strings.CutSuffix(date, ".pem")
+	_, err := time.Parse(dateFormat, date)
+	return err == nil && ours && whole
+}
+
+// owns says whether the store writes a file of that name. Another store of the folder may have a longer prefix that
+// begins like this one's.
+func (s Store) owns(base string) bool {
+	return s.isDated(base) || base == filepath.Base(s.file("pending"))
 }
 
 // Switch writes a pair to a file with the date now and lets the link lead there in one step. A regular file in the
@@ -183,18 +201,24 @@ func (s Store) Switch(p *Pair, now time.Time) error {
 	return nil
 }
 
+// tries is how many names are tried for a file, one for each second.
+const tries = 60
+
 // create writes a dated file. A name that is taken, as when two certificates come within a second, makes way for the
 // next second.
 func (s Store) create(data []byte, now time.Time) (string, error) {
 	if err := s.FS.MkdirAll(s.Dir, 0o755); err != nil {
 		return "", err
 	}
-	const tries = 60
 	var err error
 	for i := range time.Duration(tries) {
 		name := s.file(now.Local().Add(i * time.Second).Format(dateFormat))
-		if err = s.FS.CreateExclusive(name, data, 0o600); !errors.Is(err, fs.ErrExist) {
-			return name, err
+		if err = s.FS.CreateExclusive(name, data, 0o600); err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			_ = s.FS.Remove(name) // it may be there and not be durable
+			break
 		}
 	}
 	return "", err
@@ -211,9 +235,7 @@ func (s Store) Link(name string) error {
 	}
 	current := s.Current()
 	if info, err := os.Lstat(current); err == nil && info.Mode().IsRegular() {
-		kept := s.file("replaced-" + info.ModTime().UTC().Format(dateFormat))
-		// A second name, so that there is something under the first all the time.
-		if err := s.FS.Link(current, kept); err != nil && !sameFile(current, kept) {
+		if err := s.keepReplaced(info.ModTime()); err != nil {
 			return fmt.Errorf("keep the file in the place of the link %s: %w", current, err)
 		}
 	}
@@ -224,6 +246,22 @@ func (s Store) Link(name string) error {
 		return fmt.Errorf("sync %s: %w", s.Dir, err)
 	}
 	return nil
+}
+
+// keepReplaced gives the file in the link's place a second name, so that there is something under the first all the time.
+// A name that another file has makes way for the next second: files put back from a backup have the time of their first.
+func (s Store) keepReplaced(written time.Time) error {
+	var err error
+	for i := range time.Duration(tries) {
+		kept := s.file("replaced-" + written.UTC().Add(i*time.Second).Format(dateFormat))
+		if err = s.FS.Link(s.Current(), kept); err == nil || sameFile(s.Current(), kept) { // a run that was cut off made the name
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	return err
 }
 
 func sameFile(a, b string) bool {

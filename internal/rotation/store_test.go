@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,6 +112,10 @@ func TestLoadBroken(t *testing.T) {
 			_, key, _ := strings.Cut(other, "-----BEGIN EC PRIVATE KEY")
 			_ = os.WriteFile(s.Current(), []byte(certs+"-----BEGIN EC PRIVATE KEY"+key), 0o600)
 		}, "current.pem", true},
+		"expired": {func(_ string, s Store) {
+			data, _ := newPair(t, now.Add(-time.Hour)).pem()
+			_ = os.WriteFile(s.Current(), data, 0o600)
+		}, "current.pem: ended at 2025-12-31T23:00:00Z", true},
 		"nothing at all": {func(dir string, _ Store) {
 			entries, _ := os.ReadDir(dir)
 			for _, e := range entries {
@@ -144,6 +149,17 @@ func TestLoadBroken(t *testing.T) {
 	}
 }
 
+// Nothing is better than nothing: the one that has expired says at least whose it was.
+func TestLoadExpired(t *testing.T) {
+	s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+	if err := s.Switch(newPair(t, epoch), epoch.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Load(epoch); p == nil || err != nil {
+		t.Errorf("Load = %v, %v: want the one that has expired", p, err)
+	}
+}
+
 // testPair lends a second pair to a case.
 var testPair *Pair
 
@@ -152,22 +168,49 @@ func newPairPEM(time.Time) string {
 	return string(data)
 }
 
-// A regular file in the link's place is kept.
-func TestSwitchKeepsRegularFile(t *testing.T) {
+// A regular file in the link's place is kept, also where another one with the same time was kept before, as when the same
+// backup is put back twice.
+func TestSwitchKeepsRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := Store{Dir: dir, Prefix: "kubelet-client"}
-	if err := os.WriteFile(s.Current(), []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, text := range []string{"precious", "precious, too"} {
+		if err := errors.Join(os.RemoveAll(s.Current()), os.WriteFile(s.Current(), []byte(text), 0o600), os.Chtimes(s.Current(), epoch, epoch)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Switch(newPair(t, epoch.Add(year)), epoch); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := s.Switch(newPair(t, epoch.Add(year)), epoch); err != nil {
-		t.Fatal(err)
+	names, _ := filepath.Glob(s.file("replaced-*"))
+	var kept []string
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, string(data))
 	}
-	kept, _ := filepath.Glob(s.file("replaced-*"))
-	if len(kept) != 1 {
-		t.Fatalf("kept %v: want one file", kept)
+	if !slices.Equal(kept, []string{"precious", "precious, too"}) {
+		t.Errorf("kept %q", kept)
 	}
-	if data, _ := os.ReadFile(kept[0]); string(data) != "precious" {
-		t.Errorf("kept %q", data)
+}
+
+// A disk that fails does not fill up with certificates that nobody uses.
+func TestSwitchThatFailsLeavesNoFile(t *testing.T) {
+	for op, failing := range map[string]atomicfile.Op{"sync": atomicfile.OpSyncDir, "link": atomicfile.OpRename} {
+		s := Store{Dir: t.TempDir(), Prefix: "kubelet-client"}
+		s.FS.Before = func(op atomicfile.Op, _ string) error {
+			if op == failing {
+				return syscall.EIO
+			}
+			return nil
+		}
+		if err := s.Switch(newPair(t, epoch.Add(year)), epoch); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s fails: %v", op, err)
+		}
+		if left := s.dated(); len(left) > 0 {
+			t.Errorf("%s fails: %v is left", op, left)
+		}
 	}
 }
 
@@ -223,6 +266,29 @@ func switchAndFail(t *testing.T, n int, prepare func(s Store, old *Pair) error) 
 	return met
 }
 
+// The half-written files of a process that was killed go, but for those of another store, which may be at work.
+func TestLockSweeps(t *testing.T) {
+	dir := t.TempDir()
+	const random = ".kubepki-ABCDEFGHIJKL"
+	for _, name := range []string{".a-pending.pem", ".a-2026-01-01-00-00-00.pem", ".a-b-pending.pem", ".a-b-2026-01-01-00-00-00.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name+random), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := Store{Dir: dir, Prefix: "a"}.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Unlock() }()
+	left, _ := filepath.Glob(filepath.Join(dir, ".*"+random))
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	if want := []string{".a-b-2026-01-01-00-00-00.pem" + random, ".a-b-pending.pem" + random}; !slices.Equal(left, want) {
+		t.Errorf("left are %q, want %q", left, want)
+	}
+}
+
 func TestPendingIsRefused(t *testing.T) {
 	s := Store{Dir: t.TempDir(), Prefix: "x"}
 	if p, err := s.Pending(); p != nil || err != nil {
@@ -255,6 +321,41 @@ func TestPendingIsRefused(t *testing.T) {
 	}
 	if err := errors.Join(s.Forget(), s.Forget()); err != nil {
 		t.Errorf("forget: %v", err)
+	}
+}
+
+// The key of a request is written for its owner alone and into no other file, whatever has the name before.
+func TestKeepWritesAFileOfItsOwn(t *testing.T) {
+	p, err := NewPending(NodeClient("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, prepare := range map[string]func(name string) error{
+		"nothing":                     func(string) error { return nil },
+		"a file that others may read": func(name string) error { return os.WriteFile(name, nil, 0o644) },
+		"a link to another file":      func(name string) error { return os.Symlink(elsewhere, name) },
+		"a link to nothing":           func(name string) error { return os.Symlink(elsewhere+"-new", name) },
+	} {
+		s := Store{Dir: t.TempDir(), Prefix: "x"}
+		if err := prepare(s.file("pending")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Keep(p); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if info, err := os.Lstat(s.file("pending")); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v (%v): want 0600", what, info.Mode(), err)
+		}
+	}
+	if data, err := os.ReadFile(elsewhere); err != nil || string(data) != "precious" {
+		t.Errorf("the other file now holds %q (%v)", data, err)
+	}
+	if _, err := os.Lstat(elsewhere + "-new"); err == nil {
+		t.Error("the key was written elsewhere")
 	}
 }
 

@@ -35,8 +35,6 @@ type Template struct {
 	// Expiration is the wanted lifetime in whole seconds, at least 10 minutes; 0 leaves it to the signer, as a
 	// kubelet does.
 	Expiration time.Duration
-	// Algorithm of the keys; empty means ECDSA P-256, as a kubelet's are.
-	Algorithm pki.Algorithm
 }
 
 // NodeClient returns what a kubelet asks for to log in as a node.
@@ -89,7 +87,7 @@ func (t Template) Missing(cert *x509.Certificate) string {
 }
 
 func (t Template) equal(other Template) bool {
-	return t.object() == other.object() && t.Algorithm == other.Algorithm && bytes.Equal(t.words(), other.words())
+	return t.object() == other.object() && bytes.Equal(t.words(), other.words())
 }
 
 // object is the part of a request's object beside the PKCS#10 request, in words.

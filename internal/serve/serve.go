@@ -72,7 +72,8 @@ func waits(s rotation.Status) string {
 // fails, as a kubelet's does. One that has expired at now counts as none.
 func Certificate(p func() *rotation.Pair, now func() time.Time) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
+		MinVersion:             tls.VersionTLS12,
+		SessionTicketsDisabled: true, // a client that resumes a session goes on with the certificate of its first
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			pair := p()
 			if pair == nil || now().After(pair.Leaf().NotAfter) {
@@ -95,7 +96,7 @@ func Listen(ctx context.Context, address string, config *tls.Config, h http.Hand
 		return nil, err
 	}
 	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
+		Handler: h, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14,
 		ErrorLog: log.New(io.Discard, "", 0), // whoever can connect could fill the log
 	}
 	inner := listener

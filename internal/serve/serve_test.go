@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -98,13 +102,18 @@ func TestCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		// With a session of before, a client would not be shown a certificate.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(0)}, //nolint:gosec // only what is shown counts
+	}}
 	dial := func() (*x509.Certificate, error) {
-		c, err := tls.Dial("tcp", at.String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // only what is shown counts
+		response, err := client.Get("https://" + at.String()) //nolint:noctx // to this process
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close()
-		return c.ConnectionState().PeerCertificates[0], nil
+		defer response.Body.Close()
+		return response.TLS.PeerCertificates[0], nil
 	}
 	if _, err := dial(); err == nil {
 		t.Error("a handshake without a certificate")
@@ -130,5 +139,29 @@ func TestCertificate(t *testing.T) {
 	case err := <-ended:
 		t.Errorf("the end was an error: %v", err)
 	default:
+	}
+}
+
+// A client that promises a body and sends none does not keep its connection.
+func TestSlowClientsAreLeft(t *testing.T) {
+	ended := make(chan error, 1)
+	at, err := serve.Listen(t.Context(), "127.0.0.1:0", nil, http.NotFoundHandler(), ended)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", at.String()) //nolint:noctx // to this process
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+	if err == nil {
+		err = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, conn)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is still open")
 	}
 }
