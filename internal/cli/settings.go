@@ -243,7 +243,7 @@ func (t *tree) unlocked(ctx context.Context, tell func(what, detail string), wai
 		return err
 	})
 	if locked, ok := errors.AsType[*atomicfile.LockedError](err); ok && ctx.Err() == nil {
-		return &attentionError{withHint(fmt.Errorf("nothing was replaced: %w", locked), "another kubepki works on these files; when it has ended, run the same command again: it goes on where this one was")}
+		return &attentionError{withHint(locked, "another kubepki works on these files; when it has ended, run the same command again: it goes on where this one was")}
 	}
 	return err
 }

@@ -341,11 +341,26 @@ func decideNamed(t *testing.T, l *lab.Lab, prefix string, what certificates.Requ
 	})
 }
 
+// waits says whether a request that kubepki has made waits for a decision.
+func waits(t *testing.T, l *lab.Lab, prefix string) error {
+	t.Helper()
+	list, err := client(t, controlPlane(l)).CertificatesV1().CertificateSigningRequests().List(t.Context(), meta.ListOptions{})
+	if err == nil && !slices.ContainsFunc(list.Items, func(r certificates.CertificateSigningRequest) bool {
+		return strings.HasPrefix(r.Name, prefix) && len(r.Status.Conditions) == 0
+	}) {
+		err = errors.New("there is none that waits")
+	}
+	return err
+}
+
 func rotateServing(t *testing.T, l *lab.Lab) {
 	n := controlPlane(l)
 	before := servedBy(t, n)
 	p := kubepki(t, n, "kubelet", "rotate-now", "serving", "-o", "json")
 	check(t, p.Start())
+	eventually(t, "the request", func() error { return waits(t, l, "kubepki-"+n.Name+"-serving-") })
+	want(t, 0, n, "certs", "renew", "front-proxy-client", "--restart", "never") // others work meanwhile
+	want(t, 1, n, "kubelet", "rotate-now", "serving").says(t, "another process keeps this certificate alive")
 	decideNamed(t, l, "kubepki-"+n.Name+"-serving-", certificates.CertificateApproved)
 	r := p.end(t)
 	r.must(t, 0, n.Name, "kubelet rotate-now serving")
