@@ -262,7 +262,7 @@ func (q *apiRequest) words() string {
 
 func (q *apiRequest) fail(reason renew.Reason, format string, args ...any) {
 	q.settled = true
-	q.step.Reason, q.step.Detail = reason, fmt.Sprintf(format, args...)
+	q.step.Reason, q.step.Detail, q.step.Issued = reason, fmt.Sprintf(format, args...), nil
 }
 
 // tell says where a request stands, and what it needs.
