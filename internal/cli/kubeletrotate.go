@@ -45,7 +45,10 @@ login or a handshake.
 
 A serving certificate gets the names and addresses of the present one. The key is stored before the
 request leaves, and forgotten when all is proved: whatever ends a run, the next one goes on with the
-same request. The old certificate stays in the store.`
+same request. The old certificate stays in the store.
+
+Other commands may change files while it waits for an approval. If the certificate is not any more
+the one that was to be replaced, nothing is, and the exit code is 3.`
 
 // kubeletRotateRun is one run of "kubelet rotate-now".
 type kubeletRotateRun struct {
@@ -166,7 +169,7 @@ type rotationSteps struct {
 func (r *kubeletRotateRun) rotate(ctx context.Context, do rotationSteps) error {
 	lock, err := r.store.Lock(ctx)
 	if err != nil {
-		return withHint(err, "where kubepki rotation run keeps the kubelet's certificates, leave that to it")
+		return withHint(err, "another rotate-now waits for its request, or kubepki rotation run keeps the certificate: leave it to that one")
 	}
 	defer func() { _ = lock.Unlock() }()
 	pending, err := r.pending()
@@ -214,16 +217,24 @@ func (r *kubeletRotateRun) login() (rotation.API, error) {
 	return &certificatesAPI{client: client}, nil
 }
 
-// ask waits for the certificate and lets the link lead to it.
+// ask waits for the certificate, while other commands may change the tree, and lets the link
+// lead to it.
 func (r *kubeletRotateRun) ask(ctx context.Context, p *rotation.Pending, do rotationSteps) error {
-	api, err := do.login()
-	if err != nil {
+	var answer rotation.Answer
+	err := r.tree.unlocked(ctx, do.tell, func() error {
+		api, err := do.login()
+		if err != nil {
+			return err
+		}
+		defer api.Close()
+		answer, err = api.Ask(ctx, rotation.Request{Name: r.done.Request, Signer: r.wanted.Signer, PKCS10: p.PKCS10, Usages: r.wanted.Usages})
+		if err == nil {
+			answer, err = r.await(ctx, api, answer, do.tell)
+		}
 		return err
-	}
-	defer api.Close()
-	answer, err := api.Ask(ctx, rotation.Request{Name: r.done.Request, Signer: r.wanted.Signer, PKCS10: p.PKCS10, Usages: r.wanted.Usages})
+	})
 	if err == nil {
-		answer, err = r.await(ctx, api, answer, do.tell)
+		err = r.lookAgain()
 	}
 	if err != nil {
 		return err
@@ -234,6 +245,24 @@ func (r *kubeletRotateRun) ask(ctx context.Context, p *rotation.Pending, do rota
 	}
 	r.done.NewSerial = kubeletcert.Serial(fresh.Leaf())
 	return r.store.Switch(fresh, r.app.Now())
+}
+
+// lookAgain plans anew once the tree is locked again: what is to be replaced has to be what the
+// request was made for.
+func (r *kubeletRotateRun) lookAgain() error {
+	r.discover()
+	now, err := r.kubeletFacts().PlanRotation(r.purpose, r.app.Now())
+	if err == nil {
+		if why := r.rotation.Outdated(now); why != "" {
+			err = errors.New(why)
+		}
+	}
+	if err != nil {
+		return &attentionError{withHint(fmt.Errorf("something has changed while request %s waited, and nothing was replaced: %w", r.done.Request, err),
+			"look at it: kubepki kubelet status; to install what was issued all the same, run the same command again")}
+	}
+	r.rotation = now
+	return nil
 }
 
 // await waits until somebody has decided. A server that is away is waited for.
@@ -289,6 +318,7 @@ func (r *kubeletRotateRun) judge(p *rotation.Pending, answer rotation.Answer) (*
 // takeUp restarts the kubelet and shows that it uses what is in the store.
 func (r *kubeletRotateRun) takeUp(ctx context.Context, s *settler, old *x509.Certificate) error {
 	s.progress.clearWait()
+	s.restarter.Set = r.set // as it is since the last look
 	began := r.app.Now()
 	var err error
 	r.done.Restarts, err = s.restarter.Restart(ctx, []component.Name{component.Kubelet})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/kubeletcert"
+	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/rotation"
 	"github.com/kubepki/kubepki/internal/testpki"
@@ -23,12 +25,13 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// signer is a certificates API that issues at once.
+// signer is a certificates API that issues at once, or, with waiting, when that has returned.
 type signer struct {
 	authority *pki.Authority
 	now       time.Time
 	usage     x509.ExtKeyUsage
 	issued    map[string][]byte // by the name of the request
+	waiting   func()            // called once
 }
 
 func (s *signer) Ask(_ context.Context, r rotation.Request) (rotation.Answer, error) {
@@ -45,11 +48,16 @@ func (s *signer) Ask(_ context.Context, r rotation.Request) (rotation.Answer, er
 		}
 		s.issued[r.Name] = pki.CertificatesPEM(cert)
 	}
+	if s.waiting != nil {
+		return rotation.Answer{State: rotation.Waiting}, nil
+	}
 	return rotation.Answer{State: rotation.Issued, Certificate: s.issued[r.Name]}, nil
 }
 
-func (s *signer) Await(context.Context, string) (rotation.Answer, error) {
-	return rotation.Answer{}, errors.New("everything is issued at once")
+func (s *signer) Await(_ context.Context, name string) (rotation.Answer, error) {
+	s.waiting()
+	s.waiting = nil
+	return rotation.Answer{State: rotation.Issued, Certificate: s.issued[name]}, nil
 }
 
 func (s *signer) Close() {}
@@ -80,7 +88,7 @@ func newRotated(t *testing.T, purpose kubeletcert.Purpose) *rotated {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.signer = &signer{&ca.Authority, r.now, usage, map[string][]byte{}}
+	r.signer = &signer{authority: &ca.Authority, now: r.now, usage: usage, issued: map[string][]byte{}}
 	return r
 }
 
@@ -131,6 +139,16 @@ func (r *rotated) inUse(t *testing.T) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return chain[0]
+}
+
+// target is where the link leads.
+func (r *rotated) target(t *testing.T) string {
+	t.Helper()
+	name, err := os.Readlink(r.Path(r.link))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func (r *rotated) mustBeDone(t *testing.T, old *x509.Certificate) {
@@ -217,4 +235,100 @@ func rotateAndFail(t *testing.T, purpose kubeletcert.Purpose, n int64, lasting b
 		t.Errorf("operation %d", n)
 	}
 	return true
+}
+
+// While a run waits, another command that changes files has its way at once, and another run for
+// the same certificate has not.
+func TestOthersWorkWhileRotateNowWaits(t *testing.T) {
+	for _, purpose := range []kubeletcert.Purpose{kubeletcert.Client, kubeletcert.Serving} {
+		t.Run(string(purpose), func(t *testing.T) {
+			r := newRotated(t, purpose)
+			old, waited := r.inUse(t), false
+			r.signer.waiting = func() {
+				waited = true
+				r.commit(t, "/etc/kubernetes/admin.conf", []byte("theirs"))
+				if _, err := r.run(t.Context(), atomicfile.FS{}); !errors.Is(err, rotation.ErrInUse) {
+					t.Errorf("another run for the same certificate: error %v", err)
+				}
+			}
+			if _, err := r.run(t.Context(), atomicfile.FS{}); err != nil || !waited {
+				t.Fatalf("waited: %t, error %v", waited, err)
+			}
+			r.mustBeDone(t, old)
+			if got := string(r.Read("/etc/kubernetes/admin.conf")); got != "theirs" {
+				t.Errorf("the other command's file is %q", got)
+			}
+		})
+	}
+}
+
+// commit changes a file as another command would.
+func (r *rotated) commit(t *testing.T, name string, data []byte) {
+	t.Helper()
+	o := r.Options(r.now)
+	o.LockWait = -1
+	tree, err := pkidir.Open(t.Context(), o)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer tree.Close()
+	if _, err := tree.Commit(t.Context(), pkidir.Commit{Changes: []pkidir.Change{{Path: name, Data: data}}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRotateNowLeavesAloneWhatOthersHaveChanged(t *testing.T) {
+	for name, c := range map[string]struct {
+		purpose kubeletcert.Purpose
+		change  func(*testing.T, *rotated)
+		want    string
+	}{
+		"another client certificate": {kubeletcert.Client, func(_ *testing.T, r *rotated) {
+			r.StoreClient(r.now, r.ClientPair("cp1", r.now, 24*time.Hour))
+		}, "leads to another certificate now, number "},
+		"another serving certificate": {kubeletcert.Serving, func(_ *testing.T, r *rotated) {
+			name := testpki.KubeletDir + "/kubelet-server-2026-06-01-13-00-00.pem"
+			r.Write(name, r.ServingPair("cp1", r.now, 24*time.Hour), 0o600)
+			r.Link(name, r.link)
+		}, "leads to another certificate now, number "},
+		"another client certificate, while a serving one is waited for": {kubeletcert.Serving, func(_ *testing.T, r *rotated) {
+			r.StoreClient(r.now, r.ClientPair("cp2", r.now, 24*time.Hour))
+		}, "of node cp2 now"},
+		"the rotation is off": {kubeletcert.Client, func(t *testing.T, r *rotated) {
+			data := strings.Replace(string(r.Read(testpki.KubeletConfig)), "rotateCertificates: true", "rotateCertificates: false", 1)
+			r.commit(t, testpki.KubeletConfig, []byte(data))
+		}, "the kubelet does not rotate its client certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRotated(t, c.purpose)
+			var theirs string
+			r.signer.waiting = func() {
+				c.change(t, r)
+				theirs = r.target(t)
+			}
+			_, err := r.run(t.Context(), atomicfile.FS{})
+			attention, ok := errors.AsType[*attentionError](err)
+			if !ok || !strings.Contains(attention.Error(), "nothing was replaced") || !strings.Contains(attention.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+			if r.target(t) != theirs || r.takenUp > 0 {
+				t.Error("something was replaced, or the kubelet restarted")
+			}
+		})
+	}
+}
+
+// Who runs it again knows what is there, and gets what was issued.
+func TestRotateNowRunAgainInstallsWhatWasIssued(t *testing.T) {
+	r := newRotated(t, kubeletcert.Client)
+	r.signer.waiting = func() { r.StoreClient(r.now, r.ClientPair("cp1", r.now, 24*time.Hour)) }
+	if _, err := r.run(t.Context(), atomicfile.FS{}); err == nil {
+		t.Fatal("what others have changed was not seen")
+	}
+	theirs := r.inUse(t)
+	if _, err := r.run(t.Context(), atomicfile.FS{}); err != nil {
+		t.Fatal(err)
+	}
+	r.mustBeDone(t, theirs)
 }

@@ -153,7 +153,8 @@ const afterKubelet = 30 * time.Second
 func (w *kubeletWait) finish(ctx context.Context) error {
 	var err error
 	if w.run.on {
-		err = w.awaitIssued(ctx)
+		err = w.tree.unlocked(ctx, w.progress.waiting, func() error { return w.awaitIssued(ctx) })
+		w.discover() // others may have changed it meanwhile
 	} else {
 		err = w.lookFor(ctx, afterKubelet)
 	}
@@ -186,8 +187,8 @@ func (r *kubeletSwitchRun) leavesConf(n *node) bool {
 // kubeadm does when it has set a node up: the one inside ends some day, and a kubelet that is
 // started after that day does not look any further.
 func (w *kubeletWait) nameStore(ctx context.Context) error {
-	if !w.run.leavesConf(w.node) {
-		return nil
+	if !w.run.leavesConf(w.node) || !w.set.Agent.RotateCertificates {
+		return nil // somebody has switched it off again while an approval was waited for
 	}
 	name, current := w.set.Agent.Kubeconfig, w.set.Agent.ClientCertificate()
 	data, err := w.tree.ReadFile(name)

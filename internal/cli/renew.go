@@ -38,7 +38,8 @@ With --use-api the new certificates come from a signer behind the certificates A
 needed here. Keys and CertificateSigningRequests are made, their approval is waited for, and what
 was issued is checked and put in place as by any renewal. The keys are stored before a request
 leaves: after Ctrl-C, a crash or --approval-wait the same command goes on with the same requests,
-and until then the exit code is 3.`
+and until then the exit code is 3. Other commands may change files while it waits; what they have
+replaced stays.`
 
 func (a *app) renewCommand() *cobra.Command {
 	run := &renewRun{app: a}
@@ -142,7 +143,7 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 	}
 	defer t.Close()
 	if r.api.forget {
-		return r.forgetRequests(t, entries)
+		return r.forgetRequests(ctx, t, entries)
 	}
 	n := r.app.node(t, r.restart.socket)
 	// The server of files that only lie here is another machine's, or nobody's.
@@ -165,6 +166,10 @@ func (r *renewRun) run(ctx context.Context, names []string) error {
 		}
 		if plan.Renewals() == 0 {
 			return r.finish(plan, renewal{})
+		}
+		n = r.app.node(t, r.restart.socket) // as others may have left it meanwhile
+		if err := r.refuse(n); err != nil {
+			return err
 		}
 	}
 	var done renewal

@@ -112,12 +112,16 @@ type apiRequest struct {
 	resumed bool // the key was stored by an earlier run
 	answer  kube.RequestAnswer
 	settled bool
+	changed string // why the step cannot be carried out any more
 }
 
 // askAPI asks for every certificate of the plan, waits for the answers, and returns the files
 // of those that came and are what was asked for. The others get a reason in the plan. The
 // keys are stored before a request leaves, so that whatever ends this run, the next one
 // goes on with the same requests.
+//
+// While it waits, other commands may change the tree, but for the stored requests. What they
+// have changed stays as they left it.
 func (r *renewRun) askAPI(ctx context.Context, t *tree, plan *renew.Plan) ([]pkidir.Change, error) {
 	a := &apiRenewal{run: r, tree: t, plan: plan}
 	if plan.Renewals() == 0 {
@@ -130,24 +134,47 @@ func (r *renewRun) askAPI(ctx context.Context, t *tree, plan *renew.Plan) ([]pki
 	defer a.client.Close()
 	a.progress = r.app.progress()
 	defer a.progress.close()
+	lock, err := r.lockRequests(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lock.Unlock() }()
 	if err := a.prepare(ctx); err != nil {
 		return nil, err
 	}
-	err = a.submit(ctx)
-	if err == nil {
-		err = a.wait(ctx)
-	}
+	err = t.unlocked(ctx, a.progress.waiting, func() error {
+		if err := a.submit(ctx); err != nil {
+			return err
+		}
+		if err := a.wait(ctx); err != nil {
+			return err
+		}
+		return ctx.Err()
+	})
 	switch {
 	case ctx.Err() != nil:
 		return nil, withHint(&attentionError{errors.New("interrupted: nothing was replaced, the keys of the requests are kept")}, resumeHint)
 	case err != nil:
 		return nil, err
 	}
+	a.lookAgain()
 	var changes []pkidir.Change
 	for _, q := range a.requests {
 		changes = append(changes, a.take(q)...)
 	}
 	return changes, nil
+}
+
+// lookAgain notes what has become of the entries while the tree was not locked.
+func (a *apiRenewal) lookAgain() {
+	var entries []layout.Entry
+	for _, q := range a.requests {
+		entries = append(entries, q.step.Entry)
+	}
+	now := renew.MakePlan(a.tree.Snapshot, entries, a.plan.Options, a.run.app.Now())
+	for i, q := range a.requests {
+		q.changed = q.step.Outdated(&now.Steps[i])
+	}
 }
 
 const resumeHint = "run the same command again: it goes on with the stored keys and the requests that are there"
@@ -160,6 +187,8 @@ func apiHint(plan *renew.Plan) string {
 	switch {
 	case has(renew.Pending, renew.Approved):
 		return "when the requests are approved, " + resumeHint
+	case has(renew.Changed):
+		return "look at what is there now: kubepki certs check-expiration; the same command again installs what was issued all the same, with --forget it is dropped"
 	case has(renew.Denied, renew.Failed, renew.Unfit):
 		return "the next run asks anew, with a new key; kubepki certs renew NAME --use-api --forget drops the stored one"
 	}
@@ -233,7 +262,7 @@ func (q *apiRequest) words() string {
 
 func (q *apiRequest) fail(reason renew.Reason, format string, args ...any) {
 	q.settled = true
-	q.step.Reason, q.step.Detail = reason, fmt.Sprintf(format, args...)
+	q.step.Reason, q.step.Detail, q.step.Issued = reason, fmt.Sprintf(format, args...), nil
 }
 
 // tell says where a request stands, and what it needs.
@@ -329,6 +358,10 @@ func (a *apiRenewal) take(q *apiRequest) []pkidir.Change {
 		return nil
 	case kube.RequestFailed:
 		q.fail(renew.Failed, "the signer %s refuses request %s%s", q.object.Signer, name, q.words())
+		return nil
+	}
+	if q.changed != "" {
+		q.fail(renew.Changed, "it was changed while request %s waited: %s", name, q.changed)
 		return nil
 	}
 	issued, err := a.check(q)

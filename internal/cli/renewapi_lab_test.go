@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -65,6 +66,8 @@ func TestRenewThroughTheAPIOfARealCluster(t *testing.T) {
 		test func(*testing.T, *apiWorld)
 	}{
 		{"killed while it waits, it goes on with the same key and request", testResume},
+		{"while it waits, other commands change what they want", testOthersWork},
+		{"what others have changed while it waited stays", testOthersWin},
 		{"a program of the node uses what was issued", testProof},
 		{"an interrupt ends the wait with exit code 3 and keeps the key", testInterrupt},
 		{"a denied request is named, and made anew by the next run", testDenied},
@@ -87,7 +90,18 @@ func (w *apiWorld) args(args ...string) []string {
 // renew runs the program and wants its exit code.
 func (w *apiWorld) renew(code int, args ...string) string {
 	w.t.Helper()
-	out, err := program(w.t, nil, w.args(args...)...)
+	return w.run(code, w.args(args...)...)
+}
+
+// other runs another command on the same node.
+func (w *apiWorld) other(code int, args ...string) string {
+	w.t.Helper()
+	return w.run(code, append([]string{"--root", w.node.Root}, args...)...)
+}
+
+func (w *apiWorld) run(code int, args ...string) string {
+	w.t.Helper()
+	out, err := program(w.t, nil, args...)
 	got := 0
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -286,6 +300,63 @@ func testResume(t *testing.T, w *apiWorld) {
 	}
 	if w.stored(entry) != "" {
 		t.Error("the key is still stored")
+	}
+}
+
+func testOthersWork(t *testing.T, w *apiWorld) {
+	const entry = "apiserver-kubelet-client"
+	waiting, output := w.start(entry, "--restart", "never")
+	request, kept := w.request(entry), w.stored(entry)
+
+	// One that needs no answer has its way at once.
+	before := w.live("pki/front-proxy-client.crt")
+	w.other(0, "certs", "renew", "front-proxy-client", "--restart", "never")
+	if w.live("pki/front-proxy-client.crt") == before {
+		t.Error("nothing was renewed")
+	}
+	// One that asks, for the same or for another certificate, must not touch the stored keys.
+	for _, args := range [][]string{{entry}, {"scheduler.conf"}, {entry, "--forget"}} {
+		w.wantIn(w.renew(1, args...), "another certs renew --use-api waits for its requests", "is locked by process "+strconv.Itoa(waiting.Process.Pid))
+	}
+	if w.stored(entry) != kept || w.stored("scheduler.conf") != "" || len(w.requests("scheduler.conf")) > 0 {
+		t.Error("a stored key has changed, or another request was made")
+	}
+
+	proxy := w.live("pki/front-proxy-client.crt")
+	w.condition(request, certificates.CertificateApproved, "")
+	if err := waiting.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	if w.live("pki/"+entry+".key") != kept || w.live("pki/front-proxy-client.crt") != proxy {
+		t.Error("the certificate is not in place, or more than it was replaced")
+	}
+}
+
+func testOthersWin(t *testing.T, w *apiWorld) {
+	const changed, asked = "admin.conf", "pki/apiserver-kubelet-client.crt"
+	waiting, output := w.start(changed, "apiserver-kubelet-client", "--restart", "never")
+	requests := []*certificates.CertificateSigningRequest{w.request(changed), w.request("apiserver-kubelet-client")}
+	kept := w.stored(changed)
+	w.other(0, "certs", "renew", changed, "--restart", "never")
+	theirs, old := w.live(changed), w.live(asked)
+	for _, r := range requests {
+		w.condition(r, certificates.CertificateApproved, "")
+	}
+	var exit *exec.ExitError
+	if err := waiting.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Errorf("%v, want exit code 3", err)
+	}
+	w.wantIn(output.String(), "it was changed while request "+requests[0].Name+" waited: there is another certificate now", "--forget")
+	if w.live(changed) != theirs || w.stored(changed) != kept {
+		t.Error("what another command has renewed was replaced, or the stored key is gone")
+	}
+	if w.live(asked) == old || w.stored("apiserver-kubelet-client") != "" {
+		t.Error("the other certificate was not installed")
+	}
+	// Who runs it again knows what is there, and gets what was issued.
+	w.renew(0, changed, "--restart", "never")
+	if w.live(changed) == theirs || w.stored(changed) != "" || len(w.requests(changed)) != 1 {
+		t.Error("what was issued is not installed, or another request was made")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 
+	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/pkidir"
 	"github.com/kubepki/kubepki/internal/renew"
@@ -19,6 +20,21 @@ import (
 // requested through the API, its new key and its request, named as certs renew --csr-only
 // names them. It is hidden, so that nothing takes the keys for live ones.
 const requestsDir = ".requests"
+
+// lockRequests keeps other runs away from the stored requests; the tree is not locked while
+// they are waited for. It fails at once if there is another. Unlock it.
+func (r *renewRun) lockRequests(ctx context.Context, t *tree) (*atomicfile.Lock, error) {
+	dir := path.Join(t.Cluster.KubeconfigDir, requestsDir)
+	if err := r.app.FS.MkdirAll(t.Path(dir), 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := r.app.FS.Lock(ctx, t.Path(path.Join(dir, ".lock")), atomicfile.Exclusive, 0)
+	if locked, ok := errors.AsType[*atomicfile.LockedError](err); ok {
+		return nil, withHint(fmt.Errorf("another certs renew --use-api waits for its requests: %w", locked),
+			"wait for it, or end it with Ctrl-C: the next run goes on with its requests, and can name further certificates")
+	}
+	return lock, err
+}
 
 func requestPaths(c layout.Cluster, e layout.Entry) (key, request string) {
 	base := path.Join(c.KubeconfigDir, requestsDir, e.Name)
@@ -159,10 +175,16 @@ func (r *renewRun) noteStored(t *tree, plan *renew.Plan) {
 
 // forgetRequests removes what is stored for entries. The objects in the cluster stay; without
 // their keys nobody can use what is issued for them.
-func (r *renewRun) forgetRequests(t *tree, entries []layout.Entry) error {
+func (r *renewRun) forgetRequests(ctx context.Context, t *tree, entries []layout.Entry) error {
 	verb, found := "dropped", false
 	if r.dryRun {
 		verb = "would be dropped"
+	} else if _, err := os.Stat(t.Path(path.Join(t.Cluster.KubeconfigDir, requestsDir))); err == nil {
+		lock, err := r.lockRequests(ctx, t)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = lock.Unlock() }()
 	}
 	for _, e := range entries {
 		n, err := r.forget(t, e)

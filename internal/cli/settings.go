@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -225,6 +226,26 @@ func (a *app) open(ctx context.Context, c layout.Cluster, want access) (*tree, e
 		return opened.ReadFile(name)
 	}
 	return &tree{opened, snapshot.New(c, read)}, nil
+}
+
+// lockAgain is how long a command that has got the answer it waited for waits for its turn to
+// use it: another one may be restarting programs.
+const lockAgain = 10 * time.Minute
+
+// unlocked runs wait, which changes nothing in the tree, while other commands may, and locks the
+// tree again. What was read before has to be read anew. tell shows what is waited for.
+func (t *tree) unlocked(ctx context.Context, tell func(what, detail string), wait func() error) error {
+	err := t.Unlocked(ctx, lockAgain, func() error {
+		err := wait()
+		if err == nil {
+			tell("the files of this node, which another kubepki changes", "")
+		}
+		return err
+	})
+	if locked, ok := errors.AsType[*atomicfile.LockedError](err); ok && ctx.Err() == nil {
+		return &attentionError{withHint(locked, "another kubepki works on these files; when it has ended, run the same command again: it goes on where this one was")}
+	}
+	return err
 }
 
 // commit writes changes after checking that the staged entries fit together, and tells

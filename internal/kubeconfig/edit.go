@@ -50,6 +50,52 @@ func (f *File) SetClientCertificate(user string, certPEM, keyPEM []byte) error {
 	return nil
 }
 
+// SetClientFile lets the named user log in with the certificate and the key in one file instead
+// of what is embedded: the fields with the data become those that name a file, at the same place
+// and with the comments around them. Where both are there the data is emptied, which is how
+// clients take none. The name must be printable ASCII; otherwise as SetClientCertificate.
+func (f *File) SetClientFile(user, name string) error {
+	i := f.user(user)
+	if i < 0 {
+		return fmt.Errorf("the user %q is not in the kubeconfig", user)
+	}
+	fail := func(err error) error { return fmt.Errorf("set client certificate of the user %q: %w", user, err) }
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fail(errors.New("the name of the file is empty or holds characters beyond ASCII"))
+	}
+	// The key comes first, so that a new certificate finds its place before it.
+	next, err := f.withFile(i, fieldKeyData, fieldClientKey, name)
+	if err == nil {
+		next, err = next.withFile(i, fieldCertData, fieldClientCert, name)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	*f = *next
+	return nil
+}
+
+// withFile returns a file in which a field of a user names a file in the place of data.
+func (f *File) withFile(user int, data, field, name string) (*File, error) {
+	_, target, err := f.locate("users", user, "user")
+	if err != nil {
+		return nil, err
+	}
+	switch embedded := yamledit.Child(target, data) != nil; {
+	case embedded && yamledit.Child(target, field) != nil:
+		f, err = f.with("users", user, "user", data, "")
+	case embedded:
+		var renamed *yamledit.Document
+		if renamed, err = f.document.Rename(target, data, field); err == nil {
+			f, err = Parse(renamed.Bytes())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.with("users", user, "user", field, name)
+}
+
 // SetCertificateAuthority embeds a bundle of certificates in the named cluster as
 // certificate-authority-data. It is an error when the cluster refers to a file
 // (certificate-authority) or skips the verification of the server, which client-go accepts

@@ -119,6 +119,56 @@ func TestSetClientCertificate(t *testing.T) {
 	}
 }
 
+func TestSetClientFile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ before, after string }{
+		"what is embedded becomes a file's name, at its place": {
+			user("    # mine\n    client-key-data: a2V5 # key\n    zone: a\n\n    client-certificate-data:  Y2VydA== # until May\n    # end\n"),
+			user("    # mine\n    client-key: /f.pem # key\n    zone: a\n\n    client-certificate:  /f.pem # until May\n    # end\n")},
+		"block scalars become plain": {
+			user("    client-certificate-data: | # one\n      Y2Vy\n      dA==\n     # two\n    client-key-data: >-\n      a2V5\n"),
+			user("    client-certificate: /f.pem # one\n     # two\n    client-key: /f.pem\n")},
+		"another file": {
+			user("    client-certificate: a.crt # c\n    client-key: 'a.key'\n"),
+			user("    client-certificate: /f.pem # c\n    client-key: '/f.pem'\n")},
+		"a file and data, which would count": {
+			user("    client-certificate: a.crt # c\n    client-certificate-data: Y2VydA== # d\n    client-key: a.key\n    client-key-data: \"a2V5\"\n"),
+			user("    client-certificate: /f.pem # c\n    client-certificate-data: \"\" # d\n    client-key: /f.pem\n    client-key-data: \"\"\n")},
+		"data that is null": {
+			user("    client-certificate-data: # none\n    client-key-data: ~\n"),
+			user("    client-certificate: /f.pem # none\n    client-key: /f.pem\n")},
+		"data that is no base64": {
+			user("    client-certificate-data: '?'\n    client-key-data: a2V5\n"),
+			user("    client-certificate: '/f.pem'\n    client-key: /f.pem\n")},
+		"neither": {
+			user("    as: x\n    # t\n    token: t\n"),
+			user("    as: x\n    client-certificate: /f.pem\n    client-key: /f.pem\n    # t\n    token: t\n")},
+		"a user that is null": {
+			"users:\n- user: # c\n  name: u\n",
+			"users:\n- user: {client-certificate: /f.pem, client-key: /f.pem} # c\n  name: u\n"},
+		"JSON": {
+			`{"users":[{"name":"u","user":{"client-certificate-data":"Y2VydA==","client-key-data":"a2V5"}}]}`,
+			`{"users":[{"name":"u","user":{"client-certificate":"/f.pem","client-key":"/f.pem"}}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, eol := range []string{"\n", "\r\n"} {
+				f := mustParse(t, strings.ReplaceAll(c.before, "\n", eol))
+				if err := f.SetClientFile("u", "/f.pem"); err != nil {
+					t.Fatal(err)
+				}
+				if want := strings.ReplaceAll(c.after, "\n", eol); string(f.Bytes()) != want {
+					t.Errorf("line end %q: got\n%s\nwant\n%s", eol, f.Bytes(), want)
+				}
+				u := f.Users()[f.user("u")]
+				if u.ClientCertificate != "/f.pem" || u.ClientKey != "/f.pem" || len(u.ClientCertificateData) > 0 || len(u.ClientKeyData) > 0 || u.Err != nil {
+					t.Errorf("wrong user after the change: %+v", u)
+				}
+			}
+		})
+	}
+}
+
 func TestSetClientCertificateLeavesTheKeyWhenNoneIsGiven(t *testing.T) {
 	t.Parallel()
 	f := mustParse(t, kubeadmFile)
@@ -218,6 +268,12 @@ func TestSetRefuses(t *testing.T) {
 			"an empty key given"},
 		"no authority": {"clusters: [{name: c}]", func(f *File) error { return f.SetCertificateAuthority("c", nil) },
 			"no certificate given"},
+		"no client file": {user(inserted), func(f *File) error { return f.SetClientFile("u", "") }, "the name of the file is empty"},
+		"a client file of two lines": {user(inserted), func(f *File) error { return f.SetClientFile("u", "a\nb: c") },
+			"the name of the file is empty or holds"},
+		"a client file for nobody": {"users: []\n", func(f *File) error { return f.SetClientFile("u", "/f.pem") }, `the user "u" is not in the kubeconfig`},
+		"a client file in the place of an anchor": {user("    client-certificate-data: Y2VydA==\n    client-key-data: &k a2V5\n"),
+			func(f *File) error { return f.SetClientFile("u", "/f.pem") }, "there is an anchor"},
 		"an empty URL": {"clusters: [{name: c}]", func(f *File) error { return f.SetServer("c", "") }, "the URL is empty"},
 		"a URL of two lines": {"clusters: [{name: c}]", func(f *File) error { return f.SetServer("c", "https://a\nb: c") },
 			"the URL is empty or holds spaces"},

@@ -84,6 +84,23 @@ func FuzzEdit(f *testing.F) {
 			compare(t, data, after.Bytes(), "users", i, "user", fields)
 			keepsComments(t, data, after.Bytes())
 		}
+		for i, u := range before.Users() {
+			if before.user(u.Name) != i {
+				continue
+			}
+			after, _ := Parse(data)
+			if err := after.SetClientFile(u.Name, "/f: #.pem"); err != nil {
+				if !bytes.Equal(after.Bytes(), data) {
+					t.Fatalf("refused, but changed: %v", err)
+				}
+				continue
+			}
+			if got := after.Users()[i]; got.ClientCertificate != "/f: #.pem" || got.ClientKey != "/f: #.pem" || len(got.ClientCertificateData) > 0 || len(got.ClientKeyData) > 0 {
+				t.Fatalf("the user has other values in\n%s", after.Bytes())
+			}
+			compare(t, data, after.Bytes(), "users", i, "user", []string{"client-certificate", "client-certificate-data", "client-key", "client-key-data"})
+			keepsComments(t, data, after.Bytes())
+		}
 		for i, c := range before.Clusters() {
 			if before.cluster(c.Name) != i {
 				continue

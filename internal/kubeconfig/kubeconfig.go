@@ -4,8 +4,8 @@
 // of keys, quotes, line ends.
 //
 // Start with Parse; Current tells which cluster and user the file's current context means.
-// SetClientCertificate, SetCertificateAuthority and SetServer change the file in memory,
-// and Bytes returns it. New makes a file from nothing, laid out as kubeadm does.
+// SetClientCertificate, SetClientFile, SetCertificateAuthority and SetServer change the file in
+// memory, and Bytes returns it. New makes a file from nothing, laid out as kubeadm does.
 //
 // The package opens no files, neither kubeconfigs nor the certificates that they refer to;
 // it doesn't merge kubeconfigs as KUBECONFIG=a:b asks for, run exec plugins or look into

@@ -46,6 +46,18 @@ func (f *Facts) PlanRotation(p Purpose, now time.Time) (*Rotation, error) {
 	return &Rotation{Purpose: p, Node: s.Node, Current: current, Old: stored.pair.chain[0], facts: f}, nil
 }
 
+// Outdated says why a rotation must not be carried out any more, going by the one that would be
+// planned now: somebody has changed something since. Empty while it holds.
+func (r *Rotation) Outdated(now *Rotation) string {
+	switch {
+	case now.Node != r.Node || now.Current != r.Current:
+		return fmt.Sprintf("it is %s of node %s now, and was %s of node %s", now.Current, now.Node, r.Current, r.Node)
+	case !now.Old.Equal(r.Old):
+		return fmt.Sprintf("%s leads to another certificate now, number %s, valid until %s", r.Current, Serial(now.Old), now.Old.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return ""
+}
+
 // Check says why nobody would accept an issued chain from the kubelet. Whether the certificate
 // is what was asked for is not looked at. A serving certificate may be another CA's, if the
 // present one is.

@@ -77,6 +77,35 @@ func TestAnExpiredServingCertificateIsRotated(t *testing.T) {
 	}
 }
 
+func TestWhatOthersHaveChangedMeanwhileIsOutdated(t *testing.T) {
+	plan := func(m *testpki.Machine) *kubeletcert.Rotation {
+		r, err := facts(t, m).PlanRotation(kubeletcert.Serving, made())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for name, c := range map[string]struct {
+		change func(*testpki.Machine)
+		want   string
+	}{
+		"nothing":                            {func(*testpki.Machine) {}, ""},
+		"the client certificate of the node": {func(m *testpki.Machine) { m.StoreClient(made(), m.ClientPair("cp1", made(), year)) }, ""},
+		"the client certificate, to another": {func(m *testpki.Machine) { m.StoreClient(made(), m.ClientPair("cp2", made(), year)) }, "of node cp2 now, and was "},
+		"what is to be rotated":              {func(m *testpki.Machine) { m.Write(bootstrapping(m), m.ServingPair("cp1", made(), year/2), 0o600) }, "leads to another certificate now, number "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := controlPlane(t)
+			m.Write(bootstrapping(m), m.ServingPair("cp1", made(), year), 0o600)
+			before := plan(m)
+			c.change(m)
+			if got := before.Outdated(plan(m)); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestWhatIsIssuedIsChecked(t *testing.T) {
 	m, other := controlPlane(t), controlPlane(t)
 	bootstrapping(m)

@@ -74,6 +74,9 @@ func (t *Tree) commit(ctx context.Context, reason string, edits []edit, keep map
 	if err := t.claimFresh(ctx); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
+	if len(t.locks) == 0 {
+		return nil, errors.New("commit: the tree is not locked")
+	}
 	// An earlier commit of this tree may have failed so badly that its journal is still there.
 	if err := t.home.recover(t.options.Notice); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)

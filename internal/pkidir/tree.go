@@ -81,21 +81,49 @@ func Open(ctx context.Context, o Options) (*Tree, error) {
 		o.Notice = func(string) {}
 	}
 	t := &Tree{options: o}
-	places, err := t.places()
-	if err != nil {
-		return nil, fmt.Errorf("open tree: %w", err)
-	}
-	for _, p := range places {
-		if o.ReadOnly {
-			t.recoverIfPossible(ctx, p)
-		} else if err := t.claim(ctx, p); err != nil {
-			return nil, errors.Join(err, t.Close())
-		}
+	if err := t.lock(ctx); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
 
-// Close releases the tree.
+// lock looks where the state of the tree is, clears up there and, unless the tree is only
+// read, keeps others away.
+func (t *Tree) lock(ctx context.Context) error {
+	places, err := t.places()
+	if err != nil {
+		return fmt.Errorf("open tree: %w", err)
+	}
+	t.fresh = false
+	for _, p := range places {
+		if t.options.ReadOnly {
+			t.recoverIfPossible(ctx, p)
+		} else if err := t.claim(ctx, p); err != nil {
+			return errors.Join(err, t.Close())
+		}
+	}
+	return nil
+}
+
+// Unlocked runs wait while other processes may change the tree, and then locks it again: for
+// what takes long and changes nothing. What was read before may not be true any more. A process
+// that has the tree by then is waited for as long as lockWait, 0 being a single attempt.
+//
+// After an error the tree stays unlocked, and there can be no Commit. That of wait is returned
+// as it is.
+func (t *Tree) Unlocked(ctx context.Context, lockWait time.Duration, wait func() error) error {
+	if err := t.Close(); err != nil {
+		return err
+	}
+	t.fresh = false
+	if err := wait(); err != nil {
+		return err
+	}
+	t.options.LockWait = lockWait
+	return t.lock(ctx)
+}
+
+// Close releases the tree. It can still be read, and may be closed again.
 func (t *Tree) Close() error {
 	var errs []error
 	for _, lock := range t.locks {

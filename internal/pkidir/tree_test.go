@@ -260,6 +260,61 @@ func TestCommitWithoutEffectLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestOthersChangeATreeThatIsUnlocked(t *testing.T) {
+	t.Parallel()
+	root := newRoot(t)
+	tree, locked := open(t, options(root)), new(atomicfile.LockedError)
+	theirs := Commit{Changes: []Change{{Path: "/etc/kubernetes/admin.conf", Data: []byte("theirs")}}}
+	err := tree.Unlocked(t.Context(), 0, func() error {
+		if _, err := tree.Commit(t.Context(), renewal()); err == nil || !strings.Contains(err.Error(), "not locked") {
+			t.Errorf("a commit without the lock: error %v", err)
+		}
+		other := open(t, options(root))
+		_, err := other.Commit(t.Context(), theirs)
+		return errors.Join(err, other.Close())
+	})
+	check(t, err)
+	if _, err := Open(t.Context(), options(root)); !errors.As(err, &locked) {
+		t.Errorf("the tree was not locked again: %v", err)
+	}
+	if data, err := tree.ReadFile("/etc/kubernetes/admin.conf"); err != nil || string(data) != "theirs" {
+		t.Errorf("read %q and error %v", data, err)
+	}
+	_, err = tree.Commit(t.Context(), renewal())
+	check(t, err)
+
+	// Whoever has the tree keeps it, and a wait that has failed leaves it to others.
+	var other *Tree
+	err = tree.Unlocked(t.Context(), 0, func() error { other = open(t, options(root)); return nil })
+	if !errors.As(err, &locked) {
+		t.Errorf("error %v, want a lock held by another", err)
+	}
+	check(t, other.Close())
+	failed := errors.New("failed")
+	if err := tree.Unlocked(t.Context(), 0, func() error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("error %v, want %v", err, failed)
+	}
+	if _, err := tree.Commit(t.Context(), renewal()); err == nil {
+		t.Error("a commit without the lock")
+	}
+	check(t, open(t, options(root)).Close())
+}
+
+func TestTreeThatIsMadeWhileItIsUnlocked(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	tree := open(t, options(root))
+	ca := Commit{Changes: []Change{{Path: "/etc/kubernetes/pki/ca.crt", Data: []byte("ca"), Mode: 0o644, New: true}}}
+	check(t, tree.Unlocked(t.Context(), 0, func() error {
+		other := open(t, options(root))
+		_, err := other.Commit(t.Context(), ca)
+		return errors.Join(err, other.Close())
+	}))
+	if _, err := tree.Commit(t.Context(), ca); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("error %v, want that the file exists", err)
+	}
+}
+
 func TestTreeThatDoesNotExistYet(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

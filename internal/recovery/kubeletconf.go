@@ -12,9 +12,8 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// kubeletConf repairs kubelet.conf. A changed server or CA touches that value alone; for what
-// the kubelet logs in with the file is written anew as "kubeadm init phase kubelet-finalize"
-// does, which keeps every field but no comments.
+// kubeletConf repairs kubelet.conf. What changes is the value alone, byte for byte where the
+// form of the file allows that.
 func (m *maker) kubeletConf(step *Step) error {
 	data, err := m.repairedConf(step)
 	if err != nil {
@@ -27,11 +26,10 @@ func (m *maker) kubeletConf(step *Step) error {
 func (m *maker) repairedConf(step *Step) ([]byte, error) {
 	k, current := m.kubelet, m.Set.Agent.ClientCertificate()
 	if k.conf.reason != "" {
-		data := kubeconfig.New(kubeconfig.Spec{
+		return kubeconfig.New(kubeconfig.Spec{
 			ClusterName: m.Cluster.Name, Server: step.server, CertificateAuthority: pki.CertificatesPEM(m.bundles[layout.NameCA]...),
-			User: nodePrefix + m.Cluster.NodeName,
-		})
-		return NameStore(data, current)
+			User: nodePrefix + m.Cluster.NodeName, ClientFile: current,
+		}), nil
 	}
 	data, err := k.file.Bytes(), error(nil)
 	if k.server.reason != "" {
@@ -76,13 +74,27 @@ func (m *maker) withCA(name string, data []byte, c kubeconfig.Cluster) ([]byte, 
 }
 
 // NameStore lets the current user of kubelet.conf log in with current, the file that the
-// kubelet renews, instead of what it had. Fields stay, comments do not.
+// kubelet renews, instead of what it had, byte for byte where its form allows that.
 func NameStore(conf []byte, current string) ([]byte, error) {
+	file, err := kubeconfig.Parse(conf)
+	if err == nil && file.SetClientFile(currentUser(file), current) == nil {
+		return file.Bytes(), nil
+	}
 	return edited(conf, func(_, user map[string]any) {
 		delete(user, "client-certificate-data")
 		delete(user, "client-key-data")
 		user["client-certificate"], user["client-key"] = current, current
 	})
+}
+
+// currentUser is the user of the current context, which may be broken; "" where there is none.
+func currentUser(file *kubeconfig.File) string {
+	for _, c := range file.Contexts() {
+		if c.Name == file.CurrentContext() {
+			return c.User
+		}
+	}
+	return ""
 }
 
 // edited applies a change to the cluster and the user of the current context of a

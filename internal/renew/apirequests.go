@@ -52,6 +52,7 @@ const (
 	Denied      Reason = "Denied"      // somebody has denied the request
 	Failed      Reason = "Failed"      // the signer could not issue
 	Gone        Reason = "Gone"        // the request was deleted while it waited
+	Changed     Reason = "Changed"     // the entry is not any more what it was when the request was made
 	Unfit       Reason = "Unfit"       // the certificate that was issued is not what was asked for
 )
 
@@ -179,6 +180,18 @@ func (s *Step) Resumable(key *pki.Key, request []byte) error {
 		return errors.New("the certificate has other names now")
 	}
 	return nil
+}
+
+// Outdated says why a step must not be carried out any more, going by the one that would be
+// planned now: somebody has changed the entry since. Empty while it holds.
+func (s *Step) Outdated(now *Step) string {
+	switch {
+	case now.Reason != "" && (now.Old == nil || now.Old.Equal(s.Old)):
+		return now.Detail
+	case !now.Old.Equal(s.Old):
+		return fmt.Sprintf("there is another certificate now, number %X, valid until %s", now.Old.SerialNumber, now.Old.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return ""
 }
 
 // RequestName is the name of the object that asks for a step's certificate. Whoever has the

@@ -187,6 +187,48 @@ func TestWhatIsGoneOnWith(t *testing.T) {
 	}
 }
 
+func TestWhatOthersHaveChangedMeanwhileIsOutdated(t *testing.T) {
+	t.Parallel()
+	c, e := testpki.Cluster(), testpki.Entry(t, "apiserver")
+	profile, err := c.Profile(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resign := func(t *testing.T, f testpki.Files) { f.Sign(t, c, e, profile, pki.ValidFor(testpki.Now, 90*day)) }
+	for name, tc := range map[string]struct {
+		change func(*testing.T, testpki.Files)
+		ifDue  time.Duration
+		want   string
+	}{
+		"nothing was changed": {change: func(*testing.T, testpki.Files) {}},
+		"another certificate was": {change: func(t *testing.T, f testpki.Files) {
+			f.Sign(t, c, testpki.Entry(t, "front-proxy-client"), profile, pki.ValidFor(testpki.Now, 90*day))
+		}},
+		"it was renewed": {change: resign, want: "there is another certificate now, number "},
+		"it was renewed, and is not due any more": {change: resign, ifDue: 89 * day, want: "there is another certificate now, number "},
+		"it was taken away":                       {change: func(_ *testing.T, f testpki.Files) { delete(f, c.CertificatePath(e)) }, want: c.CertificatePath(e) + " is not there"},
+		"it cannot be read":                       {change: func(_ *testing.T, f testpki.Files) { f[c.CertificatePath(e)] = []byte("x") }, want: "read certificate " + c.CertificatePath(e)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			files := testpki.New(t, c, testpki.Now)
+			files.Sign(t, c, e, profile, pki.ValidFor(testpki.Now, 80*day))
+			plan := func() *renew.Step {
+				o := renew.Options{API: &renew.APIOptions{Signer: "corp.example/x"}, IfDue: tc.ifDue}
+				return &renew.MakePlan(files.Snapshot(c), []layout.Entry{e}, o, testpki.Now).Steps[0]
+			}
+			before := plan()
+			if before.Reason != "" {
+				t.Fatal(before.Detail)
+			}
+			tc.change(t, files)
+			if got := before.Outdated(plan()); !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestIssuedCertificatesAnswerTheirRequest(t *testing.T) {
 	t.Parallel()
 	keys, err := pki.GenerateKeys(t.Context(), []pki.Algorithm{pki.ECDSAP256, pki.ECDSAP256, pki.ECDSAP256})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/kubepki/kubepki/internal/atomicfile"
 	"github.com/kubepki/kubepki/pki"
@@ -13,7 +14,7 @@ import (
 
 // Pending is a request that is on its way, or was when the process ended, with its key. It is on the disk before the
 // API hears of it, so that a process that is started again meets its own request instead of making another, and no
-// certificate that is needed is issued to a key that is lost. What was only wished for is forgotten with the wish.
+// certificate that is needed, or wished for, is issued to a key that is lost.
 type Pending struct {
 	Key    *pki.Key
 	PKCS10 []byte // PEM
@@ -88,6 +89,17 @@ func (s Store) Pending() (*Pending, error) {
 		return nil, fmt.Errorf("%s: request and key do not belong together", name)
 	}
 	return p, nil
+}
+
+// askedSince says whether the pending request was stored after a certificate. If it was before, another program has
+// replaced the certificate meanwhile, and what the request was for is done.
+func (s Store) askedSince(p *Pair) bool {
+	asked, err := os.Stat(s.file("pending"))
+	if err != nil {
+		return false
+	}
+	stored, err := os.Stat(p.File)
+	return err != nil || asked.ModTime().After(stored.ModTime())
 }
 
 // Forget removes the pending request. None is no error.

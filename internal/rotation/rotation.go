@@ -52,6 +52,7 @@ type Rotator struct {
 	budget   budget
 	failures int
 	refused  bool // the last request was; it is not gone on with
+	resumed  bool // what an earlier process may have left has been looked at
 	badLogin bool
 	target   string // where the link led when it was last looked at
 }
@@ -155,6 +156,9 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 		return r.Poll
 	}
 	r.goOn()
+	if why == Good && r.resume(wanted) {
+		why = Wished
+	}
 	if why == Good {
 		r.failures = 0
 		if r.settle(due) {
@@ -190,6 +194,24 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 	}
 	r.Log.Log(ctx, level, "no new certificate yet", "identity", r.Name, "why", why, "reason", reason, "error", err, "again in", d.Round(time.Second))
 	return d
+}
+
+// resume looks, the first time that the certificate is good, for the request of a wish that ended with the process which
+// heard it. It then is this one's wish, too.
+func (r *Rotator) resume(wanted Template) bool {
+	if r.resumed {
+		return false
+	}
+	r.resumed = true
+	p, err := r.Store.Pending()
+	if err != nil || p == nil || !p.Serves(wanted) || r.holds(p) || !r.Store.askedSince(r.Held()) {
+		return false
+	}
+	r.Log.Info("an earlier process has asked for a new certificate; its request is gone on with", "identity", r.Name)
+	r.mu.Lock()
+	r.wished = true
+	r.mu.Unlock()
+	return true
 }
 
 func (r *Rotator) situation(wanted Template, taken error) situation {

@@ -408,6 +408,107 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// A wish whose request is stored goes on with the same key after a kill, until the certificate is there, and then is done.
+func TestAWishOutlivesTheProcess(t *testing.T) {
+	for name, away := range map[string]func(*cluster){
+		"nobody decides":        func(c *cluster) { c.decide = func(int) State { return Waiting } },
+		"the API server's away": func(c *cluster) { c.down = func(time.Time) bool { return true } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, m, asked := wished(t, NodeClient("node-1"), away)
+				made := len(c.made)
+				r, kill := m.start(plain)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if s := r.Status(); s.Why != Wished || s.Pending == "" || len(c.made) != made {
+					t.Errorf("status %+v, %d new requests", s, len(c.made)-made)
+				}
+				kill()
+				c.mu.Lock()
+				c.decide, c.down = nil, nil
+				clear(c.requests) // the object is removed, as after a day, and made again
+				c.mu.Unlock()
+				r, kill = m.start(plain)
+				defer kill()
+				time.Sleep(24 * time.Hour)
+				synctest.Wait()
+				m.mustWork()
+				if s := r.Status(); s.Why != Good || s.Rotations != 1 || !pki.SamePublicKey(r.Held().Key.Public(), asked.Key.Public()) || len(c.made) != made+1 {
+					t.Errorf("status %+v, %d new requests: want one rotation, with the stored key", s, len(c.made)-made)
+				}
+				if p, err := m.store.Pending(); p != nil || err != nil {
+					t.Errorf("the request is still there: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// wished leaves a machine with a good certificate on which a process was killed that had heard a wish, and stored a
+// request for it.
+func wished(t *testing.T, wanted Template, away func(*cluster)) (*cluster, *machine, *Pending) {
+	t.Helper()
+	c := newCluster(t, year)
+	m := newMachine(t, c)
+	m.wanted = func() (Template, error) { return wanted, nil }
+	r, kill := m.start(plain)
+	synctest.Wait()
+	m.mustWork()
+	// The bubble's days pass within a tick of the file system's clock.
+	if err := os.Chtimes(m.store.Current(), time.Time{}, epoch); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	away(c)
+	c.mu.Unlock()
+	r.Rotate()
+	time.Sleep(time.Minute)
+	kill()
+	p, err := m.store.Pending()
+	if p == nil || err != nil {
+		t.Fatalf("no request is stored: %v", err)
+	}
+	return c, m, p
+}
+
+// A request that is no longer for what is wanted is forgotten by the next process.
+func TestARequestThatNobodyNeedsIsForgotten(t *testing.T) {
+	address := netip.MustParseAddr("10.0.0.1")
+	both, one := NodeServing("node-1", []string{"node-1"}, []netip.Addr{address}), NodeServing("node-1", []string{"node-1"}, nil)
+	for name, change := range map[string]func(*machine){
+		"a kubelet has rotated meanwhile": func(m *machine) { m.rotateAsKubelet() },
+		"less is wanted, which is there":  func(m *machine) { m.wanted = func() (Template, error) { return one, nil } },
+		"it cannot be read": func(m *machine) {
+			if err := os.WriteFile(m.store.file("pending"), []byte("x"), 0o600); err != nil {
+				m.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				wanted := both
+				if strings.HasPrefix(name, "a kubelet") {
+					wanted = NodeClient("node-1")
+				}
+				c, m, _ := wished(t, wanted, func(c *cluster) { c.decide = func(int) State { return Waiting } })
+				change(m)
+				made := len(c.made)
+				r, kill := m.start(plain)
+				defer kill()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if s := r.Status(); s.Why != Good || len(c.made) != made {
+					t.Errorf("status %+v, %d new requests", s, len(c.made)-made)
+				}
+				if _, err := os.Stat(m.store.file("pending")); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the request is still there: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // The disk fails, or the process dies, at each single operation of a rotation: a reader of the folder has a working
 // certificate at every moment, and the rotation ends well after all.
 func TestEachDiskOperation(t *testing.T) {

@@ -47,24 +47,28 @@ func Child(m *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// sameBut says whether two trees mean the same, but for the field of the mapping target (a
-// node of the first tree), which has the value in the second.
-func sameBut(a, b, target *yaml.Node, field string, value Value) bool {
+// sameBut says whether two trees mean the same, but for target, a node of the first tree:
+// what is in its place is judged by as.
+func sameBut(a, b, target *yaml.Node, as func(*yaml.Node) bool) bool {
 	if a == target {
-		set := Child(b, field)
-		if b.Kind != yaml.MappingNode || b.Tag != "!!map" || b.Anchor != "" || set == nil ||
-			set.Kind != yaml.ScalarNode || set.Tag != value.tag || set.Anchor != "" || set.Value != value.text {
-			return false
-		}
-		return slices.EqualFunc(Without(a, field), Without(b, field), func(x, y *yaml.Node) bool {
-			return Same(x, y)
-		})
+		return as(b)
 	}
 	// Aliases are equal when their names are: the anchors are compared where they stand.
 	return a.Kind == b.Kind && a.Tag == b.Tag && a.Value == b.Value && a.Anchor == b.Anchor &&
 		slices.EqualFunc(a.Content, b.Content, func(x, y *yaml.Node) bool {
-			return sameBut(x, y, target, field, value)
+			return sameBut(x, y, target, as)
 		})
+}
+
+// isSet says whether b is the mapping a, or the null in its place, but for the field, which has
+// the value.
+func isSet(a, b *yaml.Node, field string, value Value) bool {
+	set := Child(b, field)
+	if b.Kind != yaml.MappingNode || b.Tag != "!!map" || b.Anchor != "" || set == nil ||
+		set.Kind != yaml.ScalarNode || set.Tag != value.tag || set.Anchor != "" || set.Value != value.text {
+		return false
+	}
+	return slices.EqualFunc(Without(a, field), Without(b, field), Same)
 }
 
 // Without returns the keys and values of the mapping m but for one field.
@@ -78,7 +82,7 @@ func Without(m *yaml.Node, field string) []*yaml.Node {
 }
 
 // Same says whether two trees mean the same.
-func Same(a, b *yaml.Node) bool { return sameBut(a, b, nil, "", Value{}) }
+func Same(a, b *yaml.Node) bool { return sameBut(a, b, nil, nil) }
 
 // IsNull says whether a node is absent or null.
 func IsNull(n *yaml.Node) bool {

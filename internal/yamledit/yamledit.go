@@ -3,7 +3,7 @@
 // keys, quotes, line ends.
 //
 // Start with Parse. Document.SetTop sets a field of the top level, Document.Set one of any
-// mapping in the tree. That nothing else has changed is not left to hope: the new bytes are
+// mapping in the tree, Document.Rename gives one another name. That nothing else has changed is not left to hope: the new bytes are
 // parsed and compared with the old.
 //
 // The package opens no files and knows nothing of what the fields mean. Errors name lines and
@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"sync"
 	"unicode/utf8"
 
@@ -99,11 +100,41 @@ func (d *Document) set(target *yaml.Node, quoted bool, field string, value Value
 	if err != nil {
 		return nil, err
 	}
-	next, err := d.With(change)
+	return d.changed(change, target, func(b *yaml.Node) bool { return isSet(target, b, field, value) })
+}
+
+// Rename returns a document in which a field of the mapping target, which has to be there, is
+// called by another name, at the same place and with the same value, and nothing else has
+// changed. Otherwise as Set.
+func (d *Document) Rename(target *yaml.Node, field, name string) (*Document, error) {
+	if err := CheckIsolated(target); err != nil {
+		return nil, err
+	}
+	i := slices.Index(target.Content, Child(target, field))
+	if i < 0 {
+		return nil, fmt.Errorf("line %d: there is no %s", target.Line, field)
+	}
+	key := target.Content[i-1]
+	if err := CheckIsolated(key); err != nil {
+		return nil, err
+	}
+	change, err := ReplaceScalar(d.Text(), key, Scalar(name, key.Style), 0)
+	if err != nil {
+		return nil, err
+	}
+	return d.changed(change, key, func(b *yaml.Node) bool {
+		return b.Kind == yaml.ScalarNode && b.Tag == "!!str" && b.Anchor == "" && b.Value == name
+	})
+}
+
+// changed makes a change that may touch nothing but target, in whose place there has to be what
+// as says.
+func (d *Document) changed(c Change, target *yaml.Node, as func(*yaml.Node) bool) (*Document, error) {
+	next, err := d.With(c)
 	if err != nil {
 		return nil, fmt.Errorf("line %d: the way it is written is not supported (the result would be broken: %w)", target.Line, err)
 	}
-	if !sameBut(d.root, next.root, target, field, value) {
+	if !sameBut(d.root, next.root, target, as) {
 		return nil, fmt.Errorf("line %d: the way it is written is not supported (more than the value would change)", target.Line)
 	}
 	return next, nil

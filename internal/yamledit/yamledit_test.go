@@ -53,6 +53,36 @@ func TestOneFieldOfTheTopLevelChanges(t *testing.T) {
 	}
 }
 
+func TestRename(t *testing.T) {
+	for name, c := range map[string]struct{ data, want string }{
+		"comments and the value stay": {"# head\nm:\n  # about it\n  old:  1 # one\n  z: 2\n", "# head\nm:\n  # about it\n  new:  1 # one\n  z: 2\n"},
+		"any value":                   {"m:\n  old: [a, &b {c: d}]\nn: *b\n", "m:\n  new: [a, &b {c: d}]\nn: *b\n"},
+		"quotes stay":                 {"m: {'old': 1}\n", "m: {'new': 1}\n"},
+		"JSON":                        {`{"m": {"old": 1}}`, `{"m": {"new": 1}}`},
+		"the value is an alias":       {"a: &a 1\nm: {old: *a}\n", "an alias"},
+		"an anchor on the name":       {"m: {&a old: 1}\n", "an anchor"},
+		"the name is taken":           {"m: {old: 1, new: 2}\n", "already there"},
+		"there is no such field":      {"m: {z: 1}\n", "there is no old"},
+		"a name with a question mark": {"m:\n  ? |-\n    old\n  : 1\n", "m:\n  ? new\n  : 1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := yamledit.Parse([]byte(c.data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if next, err := d.Rename(yamledit.Child(d.Root(), "m"), "old", "new"); err == nil {
+				got = string(next.Bytes())
+			} else if got = err.Error(); strings.Contains(got, c.want) {
+				return
+			}
+			if got != c.want {
+				t.Errorf("got %q\nwant %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestWhatIsNotChanged(t *testing.T) {
 	for name, c := range map[string]struct{ data, want string }{
 		"nothing in it":     {" \n", "empty"},

@@ -174,6 +174,14 @@ func switchOn(t *testing.T, l *lab.Lab) {
 	config, configs := nodeFile(t, n, kubeletYAML), kubeletConfigs(t, n)
 	p := kubepki(t, n, "kubelet", "enable", "serving-bootstrap", "-o", "json")
 	check(t, p.Start())
+	eventually(t, "a request of "+n.Name, func() error {
+		if !slices.ContainsFunc(requestsOf(t, l, n), func(r certificates.CertificateSigningRequest) bool { return len(r.Status.Conditions) == 0 }) {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	// Others work meanwhile; 3, because what the kubelet serves cannot be tried yet.
+	want(t, 3, n, "certs", "renew", "front-proxy-client", "--restart", "never").says(t, "the old files are kept")
 	decide(t, l, n, 0, certificates.CertificateApproved)
 	r := p.end(t)
 	r.must(t, 0, n.Name, "kubelet enable serving-bootstrap")
@@ -341,11 +349,26 @@ func decideNamed(t *testing.T, l *lab.Lab, prefix string, what certificates.Requ
 	})
 }
 
+// waits says whether a request that kubepki has made waits for a decision.
+func waits(t *testing.T, l *lab.Lab, prefix string) error {
+	t.Helper()
+	list, err := client(t, controlPlane(l)).CertificatesV1().CertificateSigningRequests().List(t.Context(), meta.ListOptions{})
+	if err == nil && !slices.ContainsFunc(list.Items, func(r certificates.CertificateSigningRequest) bool {
+		return strings.HasPrefix(r.Name, prefix) && len(r.Status.Conditions) == 0
+	}) {
+		err = errors.New("there is none that waits")
+	}
+	return err
+}
+
 func rotateServing(t *testing.T, l *lab.Lab) {
 	n := controlPlane(l)
 	before := servedBy(t, n)
 	p := kubepki(t, n, "kubelet", "rotate-now", "serving", "-o", "json")
 	check(t, p.Start())
+	eventually(t, "the request", func() error { return waits(t, l, "kubepki-"+n.Name+"-serving-") })
+	want(t, 0, n, "certs", "renew", "front-proxy-client", "--restart", "never") // others work meanwhile
+	want(t, 1, n, "kubelet", "rotate-now", "serving").says(t, "another process keeps this certificate alive")
 	decideNamed(t, l, "kubepki-"+n.Name+"-serving-", certificates.CertificateApproved)
 	r := p.end(t)
 	r.must(t, 0, n.Name, "kubelet rotate-now serving")
@@ -454,7 +477,7 @@ func clientFromConf(t *testing.T, l *lab.Lab) {
 		ClusterName: "kubernetes", Server: cluster.Server, CertificateAuthority: cluster.CertificateAuthorityData,
 		User: "system:node:" + n.Name, ClientCertificate: cert, ClientKey: key,
 	})
-	check(t, os.WriteFile(n.Path(kubeletConf), embedded, 0o600))
+	check(t, os.WriteFile(n.Path(kubeletConf), append([]byte("# by hand\n"), embedded...), 0o600))
 	stored, err := filepath.Glob(n.Path("/var/lib/kubelet/pki/kubelet-client-*"))
 	check(t, err)
 	for _, name := range stored {
@@ -467,6 +490,9 @@ func clientFromConf(t *testing.T, l *lab.Lab) {
 	}
 	if _, user, err := mustParse(t, nodeFile(t, n, kubeletConf)).Current(); err != nil || user.ClientCertificate != current || user.ClientKey != current || len(user.ClientCertificateData) > 0 {
 		t.Errorf("%s logs in with %q (%v)", kubeletConf, user.ClientCertificate, err)
+	}
+	if !strings.HasPrefix(nodeFile(t, n, kubeletConf), "# by hand\n") {
+		t.Errorf("%s has lost its comment", kubeletConf)
 	}
 	if s := status(t, 0, n); s.Client.File != current || s.Client.Target == "" || !s.Live.Login.Proved {
 		t.Errorf("%+v", s.Client)
