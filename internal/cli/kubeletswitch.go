@@ -64,7 +64,8 @@ The backup holds the old text of all of them, and switching back brings that tex
 else has changed since.
 
 Every node takes its own run: --all-nodes prints the commands, and --node-only leaves the ConfigMap
-alone. --dry-run shows the differences and changes nothing. A second run changes nothing.`
+alone. --dry-run shows the differences and changes nothing. A second run changes nothing, and restarts
+the kubelet only if that may not have read its configuration since it was written.`
 
 const (
 	onLong = `After serving-bootstrap it waits until the kubelet's request has been approved and the
