@@ -185,7 +185,7 @@ func (p *Plan) planServing(k *kubeletState) {
 		step.OldSerial = fmt.Sprintf("%x", k.servingOld[0].SerialNumber)
 	}
 	switch {
-	case k.serving.reason == "", k.serving.reason == Custom, k.serving.reason == KubeletAsks:
+	case k.serving.reason == "", k.serving.reason == Custom, k.serving.reason == KubeletAsks, k.serving.reason == NotAFile:
 		return
 	case len(k.servingOld) == 0:
 		step.Action = MoveAway
