@@ -51,9 +51,11 @@ const (
 const (
 	RotationOff         Reason = "RotationOff"         // rotateCertificates is off: the client certificate ends and that is that
 	GateOff             Reason = "GateOff"             // a feature gate is off that another setting needs
+	ConfigMissing       Reason = "ConfigMissing"       // the kubelet's configuration is not there: its settings are not known
 	FlagOverrides       Reason = "FlagOverrides"       // a flag says something else than the configuration
 	StaticFallback      Reason = "StaticFallback"      // tlsCertFile counts only until the cluster has issued a certificate
 	KubeconfigUnusable  Reason = "KubeconfigUnusable"  // kubelet.conf is missing or broken
+	WrongCA             Reason = "WrongCA"             // kubelet.conf does not trust the cluster's CA
 	KubeconfigStale     Reason = "KubeconfigStale"     // kubelet.conf carries a certificate that is not the one in the store
 	NoClientCertificate Reason = "NoClientCertificate" // kubelet.conf logs in with something else
 	BootstrapUnusable   Reason = "BootstrapUnusable"   // the bootstrap kubeconfig is broken or its certificate has expired
