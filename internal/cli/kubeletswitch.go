@@ -228,7 +228,7 @@ func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, cluster clusterCon
 	file := n.set.Agent.Config
 	data, err := n.tree.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, withHint(fmt.Errorf("read the kubelet's configuration: %w", err), "make it anew from the cluster's: kubeadm upgrade node phase kubelet-config")
+		return nil, withHint(fmt.Errorf("read the kubelet's configuration: %w", err), kubeletcert.NextConfig(n.set.Agent))
 	} else if err != nil {
 		return nil, fmt.Errorf("read the kubelet's configuration: %w", err)
 	}

@@ -1,6 +1,10 @@
 package kubeletcert
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/kubepki/kubepki/internal/component"
+)
 
 // Severity says how much a finding matters.
 type Severity string
@@ -87,6 +91,12 @@ const (
 	nextRotate          = "kubepki kubelet rotate-now "
 	nextRequests        = "kubepki csr list --pending"
 )
+
+// NextConfig tells how to get a configuration that is lost: the nodes may read the cluster's.
+func NextConfig(a component.Agent) string {
+	return "take the cluster's, and set this node's containerRuntimeEndpoint in it: kubectl --kubeconfig " + a.Kubeconfig +
+		" -n kube-system get configmap kubelet-config -o jsonpath={.data.kubelet} > " + a.Config
+}
 
 func (j *judge) add(f Finding, format string, args ...any) {
 	f.Message = fmt.Sprintf(format, args...)

@@ -71,7 +71,7 @@ func (j *judge) settings() {
 	a := j.Agent
 	unknown := errors.Is(j.config.err, fs.ErrNotExist) || j.config.empty
 	if unknown {
-		j.add(Finding{Reason: ConfigMissing, Severity: Warning, Next: "make it anew from the cluster's: kubeadm upgrade node phase kubelet-config"},
+		j.add(Finding{Reason: ConfigMissing, Severity: Warning, Next: NextConfig(a)},
 			"%s is not there, or is empty: kubeadm's kubelet does not start without it, and its settings are not known", a.Config)
 	}
 	if !a.RotateCertificates && !unknown {
