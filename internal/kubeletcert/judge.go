@@ -261,7 +261,7 @@ func (j *judge) servingCertificate() Certificate {
 
 // unserved is for a kubelet whose request has not been answered yet.
 func (j *judge) unserved(c Certificate, pair *pairFact) Certificate {
-	f := Finding{Reason: Missing, Severity: Warning, Purpose: Serving, Next: nextRequests + "; then: kubepki csr approve NAME"}
+	f := Finding{Reason: Missing, Severity: Warning, Purpose: Serving, Next: "on a control plane: " + nextRequests + "; then: kubepki csr approve NAME"}
 	if len(j.static.chain) > 0 {
 		j.add(f, "the cluster has not issued a serving certificate: %s is served meanwhile", j.static.file)
 		c.Source, c.Target = NamedFiles, ""
@@ -314,8 +314,8 @@ func (j *judge) store(p Purpose, s *storeFact, prefix string, used bool) (usable
 		j.target(p, s, prefix)
 	}
 	j.leftover(p, s)
-	if s.newest == "" || !used {
-		return usable
+	if s.newestCert == nil || !used || j.now.After(s.newestCert.NotAfter) {
+		return usable // a newer file that is of no use says nothing
 	}
 	if target := resolved(*s); ofStore(j.Agent.CertDir, prefix, target) && target < s.newest {
 		j.add(Finding{Reason: NewerUnused, Severity: Warning, Purpose: p, Next: "look at it: kubepki certs show " + s.newest},

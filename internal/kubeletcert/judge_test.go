@@ -183,6 +183,9 @@ func TestSeededFaults(t *testing.T) {
 		"a newer file that nobody uses": {func(_ *testing.T, m *testpki.Machine) {
 			m.Write(testpki.KubeletDir+"/kubelet-client-2026-07-01-12-00-00.pem", m.ClientPair("cp1", made(), year), 0o600)
 		}, 0, "warning NewerUnused Client", false},
+		"a newer file that has expired, as after a recovery": {func(_ *testing.T, m *testpki.Machine) {
+			m.Write(testpki.KubeletDir+"/kubelet-client-2026-07-01-12-00-00.pem", m.ClientPair("cp1", made().Add(-2*time.Hour), time.Hour), 0o600)
+		}, 0, "info SelfSigned Serving", false},
 		"an interrupted switch": {func(_ *testing.T, m *testpki.Machine) {
 			m.Link(dated, testpki.KubeletDir+"/kubelet-client-updated.pem")
 		}, 0,

@@ -92,6 +92,8 @@ type storeFact struct {
 	link   linkFact
 	update linkFact // <prefix>-updated.pem, by which the kubelet switches the other
 	newest string   // dated file with the latest name; empty: there is none
+
+	newestCert *x509.Certificate // in it; nil: it cannot be read
 }
 
 // linkFact is a name that should be a symbolic link.

@@ -55,6 +55,10 @@ func (r reader) store(dir, prefix string) storeFact {
 	for _, name := range slices.Backward(names) {
 		if ok, _ := path.Match(prefix+datedPattern, name); ok {
 			s.newest = path.Join(dir, name)
+			if data, err := r.ReadFile(s.newest); err == nil {
+				chain, _ := pki.ParseCertificates(data) // nil is fine
+				s.newestCert = first(chain)
+			}
 			break
 		}
 	}
