@@ -114,7 +114,7 @@ func (m *maker) make(step *Step, key *pki.Key) error {
 	case RenewServing:
 		return m.serving(step, key)
 	case MoveAway:
-		files := []string{step.File} // of a link, what it leads to
+		files := []string{step.File}
 		if !m.Set.Agent.ServerTLSBootstrap {
 			files = []string{path.Join(m.Set.Agent.CertDir, kubeletCert), path.Join(m.Set.Agent.CertDir, kubeletKey)}
 		}

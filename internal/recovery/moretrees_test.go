@@ -135,7 +135,7 @@ func servingTrees() []broken {
 		})
 	}
 	movesAway := func(t *testing.T, _ *testpki.Machine, p *recovery.Plan) {
-		if p.Steps[0].Action != recovery.MoveAway || p.Steps[0].File != testpki.KubeletServer {
+		if p.Steps[0].Action != recovery.MoveAway || p.Steps[0].File != stored {
 			t.Errorf("first step is %s %s", p.Steps[0].Action, p.Steps[0].File)
 		}
 	}

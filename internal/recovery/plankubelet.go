@@ -189,6 +189,10 @@ func (p *Plan) planServing(k *kubeletState) {
 		return
 	case len(k.servingOld) == 0:
 		step.Action = MoveAway
+		// The link may come to lead to another certificate, which a rollback must not touch.
+		if target, err := p.files.Readlink(name); err == nil {
+			step.File = beside(name, target)
+		}
 		p.Steps = append(p.Steps, step)
 		return
 	case !p.ControlPlane || p.external(layout.NameCA):
