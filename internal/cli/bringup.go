@@ -109,10 +109,14 @@ func (r *recoverRun) waitFor(ctx context.Context, s *settler, names ...component
 		}
 		cancel()
 		if ctx.Err() != nil {
-			return withHint(fmt.Errorf("interrupted while waiting for %s: %w", name, ctx.Err()), "the files are done; to go on: kubepki recover")
+			return withHint(fmt.Errorf("interrupted while waiting for %s: %w", name, ctx.Err()), "the files are done; to go on: "+r.settings.cmd.CommandPath())
 		}
 		if err != nil {
-			return withHint(err, "look at its log (crictl logs, /var/log/pods); to go on: kubepki recover, or go back: kubepki backups")
+			log := "crictl logs, /var/log/pods"
+			if name == component.Kubelet {
+				log = "journalctl -u kubelet"
+			}
+			return withHint(err, "look at its log ("+log+"); to go on: "+r.settings.cmd.CommandPath()+", or go back: kubepki backups")
 		}
 		s.progress.say("%s is up (%s)", name, s.app.Now().Sub(began).Round(100*time.Millisecond))
 	}

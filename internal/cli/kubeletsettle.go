@@ -43,7 +43,7 @@ func (r *kubeletSwitchRun) settle(ctx context.Context, n *node, done *KubeletSwi
 	if err := w.look(ctx); err != nil {
 		return err
 	}
-	if changed || !w.reached() && !w.asked(ctx) {
+	if changed || w.unread(ctx) || !w.reached() && !w.asked(ctx) {
 		if s.mode == restart.Never {
 			r.app.notef("the kubelet takes it when it is restarted; then: %s", r.words())
 			return nil
@@ -77,6 +77,21 @@ func (w *kubeletWait) restart(ctx context.Context) error {
 		err = withHint(err, "restart the kubelet, then: "+w.run.words()+"; on machines without systemd: --kubelet-restart-command")
 	}
 	return err
+}
+
+// unread says whether the running kubelet may have been started before its configuration was
+// written, as after a run that was cut off. Of serverTLSBootstrap its port tells; of
+// rotateCertificates nothing does but the time, and where nobody knows that, a restart makes sure.
+func (w *kubeletWait) unread(ctx context.Context) bool {
+	if w.run.feature != kubeletcert.ClientRotation {
+		return false
+	}
+	started, err := w.started(ctx, component.Kubelet)
+	if err != nil {
+		return true
+	}
+	written, err := w.tree.written(w.set.Agent.Config)
+	return err != nil || started.Before(written)
 }
 
 // look sees whether the certificate that matters is in use.

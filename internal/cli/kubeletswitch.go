@@ -64,7 +64,8 @@ The backup holds the old text of all of them, and switching back brings that tex
 else has changed since.
 
 Every node takes its own run: --all-nodes prints the commands, and --node-only leaves the ConfigMap
-alone. --dry-run shows the differences and changes nothing. A second run changes nothing.`
+alone. --dry-run shows the differences and changes nothing. A second run changes nothing, and restarts
+the kubelet only if that may not have read its configuration since it was written.`
 
 const (
 	onLong = `After serving-bootstrap it waits until the kubelet's request has been approved and the
@@ -102,11 +103,16 @@ func (a *app) kubeletSwitchCommand(verb, word, more string, run *kubeletSwitchRu
 		names = append(names, string(f))
 	}
 	cmd := &cobra.Command{
-		Use:       verb + " " + strings.Join(names, "|"),
-		Short:     "Switch the serving certificate from the cluster, or the client's rotation, " + word,
-		Long:      fmt.Sprintf(kubeletSwitchLong, word, more),
-		Example:   fmt.Sprintf("  kubepki kubelet %[1]s serving-bootstrap --dry-run\n  kubepki kubelet %[1]s serving-bootstrap\n  kubepki kubelet %[1]s serving-bootstrap --all-nodes", verb),
-		Args:      cobra.ExactArgs(1),
+		Use:     verb + " " + strings.Join(names, "|"),
+		Short:   "Switch the serving certificate from the cluster, or the client's rotation, " + word,
+		Long:    fmt.Sprintf(kubeletSwitchLong, word, more),
+		Example: fmt.Sprintf("  kubepki kubelet %[1]s serving-bootstrap --dry-run\n  kubepki kubelet %[1]s serving-bootstrap\n  kubepki kubelet %[1]s serving-bootstrap --all-nodes", verb),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return misuse("say which: %s", strings.Join(names, " or "))
+			}
+			return nil
+		},
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			run.feature = kubeletcert.Feature(args[0])
@@ -176,7 +182,7 @@ func (r *kubeletSwitchRun) run(ctx context.Context) error {
 		if r.leavesConf(n) {
 			done.Kubeconfig = n.set.Agent.Kubeconfig
 		}
-		return r.print(done)
+		return errors.Join(r.print(done), r.ask(ctx, cluster, done.Changes))
 	}
 	if err := r.write(ctx, n, cluster, done); err != nil {
 		return err
@@ -213,7 +219,7 @@ func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, cluster clusterCon
 		defer cancel()
 		configs, err := cluster.KubeletConfigs(limited)
 		if err != nil {
-			return nil, err
+			return nil, withHint(err, "to change this node's file alone: "+r.words()+" --node-only")
 		}
 		for _, c := range configs {
 			changes = append(changes, ConfigChange{Object: "ConfigMap kube-system/" + c.Name, before: c.Data, configMap: c.Name})
@@ -221,8 +227,10 @@ func (r *kubeletSwitchRun) plan(ctx context.Context, n *node, cluster clusterCon
 	}
 	file := n.set.Agent.Config
 	data, err := n.tree.ReadFile(file)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(fmt.Errorf("read the kubelet's configuration: %w", err), kubeletcert.NextConfig(n.set.Agent))
+	} else if err != nil {
+		return nil, fmt.Errorf("read the kubelet's configuration: %w", err)
 	}
 	changes = append(changes, ConfigChange{Object: file, before: data})
 	backups, err := n.tree.Backups()
@@ -275,7 +283,7 @@ func (c *ConfigChange) saved() string {
 // that where it does not, nothing has changed; it changes last, when its old text is saved.
 func (r *kubeletSwitchRun) write(ctx context.Context, n *node, cluster clusterConfigs, done *KubeletSwitch) error {
 	changed := slices.DeleteFunc(slices.Clone(done.Changes), func(c ConfigChange) bool { return !c.Changed })
-	if err := changeCluster(ctx, cluster, changed, true); err != nil {
+	if err := r.ask(ctx, cluster, changed); err != nil {
 		return err
 	}
 	commit := pkidir.Commit{Reason: r.words(), Keep: map[string][]byte{}}
@@ -297,10 +305,15 @@ func (r *kubeletSwitchRun) write(ctx context.Context, n *node, cluster clusterCo
 	return withHint(changeCluster(ctx, cluster, changed, false), "this node's file is done; run the same command again")
 }
 
+// ask lets the API server say whether it would take the changes.
+func (r *kubeletSwitchRun) ask(ctx context.Context, cluster clusterConfigs, changed []ConfigChange) error {
+	return withHint(changeCluster(ctx, cluster, changed, true), "nothing was changed; to change this node's file alone: "+r.words()+" --node-only")
+}
+
 // changeCluster changes the ConfigMaps among the changes.
 func changeCluster(ctx context.Context, cluster clusterConfigs, changes []ConfigChange, dryRun bool) error {
 	for _, c := range changes {
-		if c.configMap == "" {
+		if c.configMap == "" || !c.Changed {
 			continue
 		}
 		err := cluster.ChangeKubeletConfig(ctx, c.configMap, dryRun, func(data []byte) ([]byte, error) {

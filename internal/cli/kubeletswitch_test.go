@@ -155,6 +155,25 @@ func TestARefusedSwitchChangesNothing(t *testing.T) {
 	s.want(t, switchedFile, switchedMap)
 }
 
+// A dry run is as wrong as the real one would be.
+func TestADryRunAsksTheAPIServer(t *testing.T) {
+	s := newSwitched(t)
+	run := &kubeletSwitchRun{on: true, feature: kubeletcert.ServingBootstrap, dryRun: true}
+	change := ConfigChange{configMap: "kubelet-config", before: []byte(switchedMap), after: []byte(switchedMapOn), Changed: true}
+	if err := run.ask(t.Context(), s.cluster, []ConfigChange{change}); err != nil {
+		t.Error(err)
+	}
+	s.cluster.refuse = true
+	if err := run.ask(t.Context(), s.cluster, []ConfigChange{change}); !errors.Is(err, errRefused) {
+		t.Errorf("got %v", err)
+	}
+	change.Changed = false
+	if err := run.ask(t.Context(), s.cluster, []ConfigChange{change}); err != nil {
+		t.Errorf("nothing is to be changed: %v", err)
+	}
+	s.want(t, switchedFile, switchedMap)
+}
+
 // Wherever a run ends, by a kill or by a disk that fails once, each configuration is the old or
 // the new one, the old text of the ConfigMap is saved before it changes, and the next run
 // completes what this one began.

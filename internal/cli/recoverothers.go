@@ -86,6 +86,9 @@ func (r *recoverRun) helpWorkers(ctx context.Context, look *recovery.Node, clien
 			fmt.Fprintf(r.app.Stdout, "  %s: %s\n", need.Node, text)
 		}
 	}
+	if len(needs) == 1 {
+		return &attentionError{fmt.Errorf("%s needs a recovery of its own", needs[0].Node)}
+	}
 	return &attentionError{fmt.Errorf("%d other nodes need a recovery of their own", len(needs))}
 }
 
@@ -96,14 +99,22 @@ func (r *recoverRun) needs(ctx context.Context, client *kube.Client, self string
 	for _, name := range r.workers {
 		needs = append(needs, WorkerNeed{Node: name, Command: "kubepki recover --bundle FILE"})
 	}
-	if len(needs) > 0 || client == nil {
+	if client == nil {
 		return needs, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodesWait)
 	defer cancel()
 	nodes, err := client.Nodes(ctx)
 	if err != nil {
-		return nil, err
+		return needs, err
+	}
+	if len(needs) > 0 {
+		for _, name := range r.workers {
+			if !slices.ContainsFunc(nodes, func(n kube.Node) bool { return n.Name == name }) {
+				r.app.warnf("--worker %s: the cluster has no node of that name", name)
+			}
+		}
+		return needs, nil
 	}
 	for _, n := range nodes {
 		if n.Name == self || r.app.Now().Sub(n.Seen) < silentAfter {

@@ -56,7 +56,7 @@ func stepText(s recovery.Step) string {
 		recovery.SwitchLink:        "let " + s.File + " lead to " + path.Base(s.Target),
 		recovery.RepairKubeletConf: "repair " + s.File,
 		recovery.RenewServing:      "renew the kubelet's serving certificate",
-		recovery.MoveAway:          "remove " + s.File + " (a backup stays; the kubelet makes a new one)",
+		recovery.MoveAway:          "remove " + s.File + " (a backup stays; the kubelet gets another)",
 		recovery.StartKubelet:      "start the kubelet",
 		recovery.RestartKubelet:    "restart the kubelet",
 		recovery.WaitFor:           "wait for " + s.Name,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/controller"
+	"github.com/kubepki/kubepki/internal/kubeconfig"
 )
 
 const rotationLong = `Keeps certificates alive as a kubelet does, for machines whose agent cannot: virtual kubelets, edge agents, network
@@ -159,6 +160,9 @@ func (a *app) rotationRun(ctx context.Context, c *config.Node, o *rotationOption
 	if err != nil {
 		return err
 	}
+	if o.selfTest != "" && o.selfTest != "0" && !c.RotateServerCertificates {
+		return misuse("--self-test needs --rotate-server-certificates")
+	}
 	agent := &rotationAgent{app: a, config: c, log: log, busy: make(chan struct{}, 1)}
 	if err := agent.prepare(); err != nil {
 		return err
@@ -173,11 +177,21 @@ func (a *app) rotationRun(ctx context.Context, c *config.Node, o *rotationOption
 // writeKubeconfig makes the kubeconfig that everything on the node uses, if there is none: the way to the API server
 // from the bootstrap kubeconfig, and the client certificate by its file, which stays the same when that changes.
 func (r *rotationAgent) writeKubeconfig(log *slog.Logger) error {
-	_, err := r.app.readBounded(r.config.Kubeconfig)
+	data, err := r.app.readBounded(r.config.Kubeconfig)
+	if err == nil {
+		var file *kubeconfig.File
+		if file, err = kubeconfig.Parse(data); err == nil {
+			_, _, err = file.Current()
+		}
+		if err != nil {
+			err = withHint(fmt.Errorf("kubeconfig %s: %w", r.config.Kubeconfig, err), "move it away: it is made anew from the bootstrap kubeconfig, if that is there")
+		}
+		return err
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	data, err := r.app.readBounded(r.config.BootstrapKubeconfig)
+	data, err = r.app.readBounded(r.config.BootstrapKubeconfig)
 	if err != nil {
 		return withHint(fmt.Errorf("neither the kubeconfig %s nor the bootstrap kubeconfig can be read: %w", r.config.Kubeconfig, err),
 			"make one on a control plane: kubeadm token create --print-join-command shows a token; or name another with --bootstrap-kubeconfig")

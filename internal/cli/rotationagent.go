@@ -228,15 +228,12 @@ func (r *rotationAgent) listen(ctx context.Context, o *rotationOptions, ended ch
 	if o.bind != "0" {
 		at, err := serve.Listen(ctx, o.bind, nil, agent.Handler(), ended)
 		if err != nil {
-			return withHint(fmt.Errorf("--metrics-bind-address: %w", err), "name another with --metrics-bind-address, or 0 for none")
+			return withHint(fmt.Errorf("--metrics-bind-address: %w", err), "see whether another agent runs here; else name another address with --metrics-bind-address, or 0 for none")
 		}
 		r.log.Info("serving metrics", "address", at.String())
 	}
 	if o.selfTest == "" || o.selfTest == "0" {
 		return nil
-	}
-	if r.server == nil {
-		return misuse("--self-test needs --rotate-server-certificates")
 	}
 	at, err := serve.Listen(ctx, o.selfTest, serve.Certificate(r.server.Held, r.app.Now), http.HandlerFunc(r.selfTest), ended)
 	if err != nil {

@@ -122,6 +122,12 @@ func readAgent(files Files, paths Paths) (Agent, []Problem) {
 		FileCheckFrequency: DefaultFileCheckFrequency,
 	}
 	var problems []Problem
+	flagFiles := append([]string{withDefault(paths.KubeletFlags, DefaultKubeletFlags)}, extraFlagFiles()...)
+	for _, file := range flagFiles {
+		if data, err := files.ReadFile(file); err == nil {
+			a.Config = withDefault(parseEnvironment(data).Get("config"), a.Config)
+		}
+	}
 	data, err := files.ReadFile(a.Config)
 	if err == nil {
 		a.Present = true
@@ -130,7 +136,7 @@ func readAgent(files Files, paths Paths) (Agent, []Problem) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		problems = append(problems, Problem{a.Config, fmt.Errorf("read the kubelet's configuration %s: %w", a.Config, err)})
 	}
-	for _, file := range append([]string{withDefault(paths.KubeletFlags, DefaultKubeletFlags)}, extraFlagFiles()...) {
+	for _, file := range flagFiles {
 		data, err := files.ReadFile(file)
 		if err == nil {
 			err = a.override(file, parseEnvironment(data))

@@ -298,6 +298,20 @@ func TestFlagsAboutCertificatesOverrideTheConfiguration(t *testing.T) {
 	}
 }
 
+// The configuration is the file that the last --config names.
+func TestAFlagNamesTheConfiguration(t *testing.T) {
+	m := controlPlane()
+	m["/var/lib/kubelet/kubeadm-flags.env"] = "KUBELET_KUBEADM_ARGS=\"--config=/etc/a.yaml\"\n"
+	m["/etc/a.yaml"], m["/etc/b.yaml"] = "rotateCertificates: false\n", "rotateCertificates: true\nserverTLSBootstrap: true\n"
+	if a := component.Discover(m, component.Paths{}).Agent; a.Config != "/etc/a.yaml" || a.RotateCertificates {
+		t.Errorf("%+v", a)
+	}
+	m["/etc/default/kubelet"] = "KUBELET_EXTRA_ARGS=--config /etc/b.yaml\n"
+	if a := component.Discover(m, component.Paths{}).Agent; a.Config != "/etc/b.yaml" || !a.RotateCertificates || !a.ServerTLSBootstrap {
+		t.Errorf("%+v", a)
+	}
+}
+
 // A kubelet that asks the cluster serves other files only until it has an answer.
 func TestTheClustersCertificateGoesBeforeOneFromFiles(t *testing.T) {
 	m := controlPlane()

@@ -62,7 +62,7 @@ func (h Hook) Run(ctx context.Context, e Event) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("%s: %w: %w", h, err, ctx.Err())
 		case <-time.After(pause):
 		}
 		pause *= 2

@@ -83,7 +83,7 @@ func (c *Client) CertificateAnswer(ctx context.Context, name string) (RequestAns
 	return answerOf(r), nil
 }
 
-// AwaitCertificate returns what has become of a request once it is settled, or after most at the latest; most is at
+// AwaitCertificate returns what has become of a request once its state has changed, or after most at the latest; most is at
 // least a second, and less than Options.Timeout, in which the watch has to end. A request that is not there, or no
 // longer, is an error with the Reason NotFound.
 func (c *Client) AwaitCertificate(ctx context.Context, name string, most time.Duration) (RequestAnswer, error) {
@@ -113,7 +113,9 @@ func (c *Client) AwaitCertificate(ctx context.Context, name string, most time.Du
 		case event.Type == watch.Deleted:
 			return RequestAnswer{}, c.refused(NotFound, "it was deleted", "watch CertificateSigningRequest %s", name)
 		}
-		if answer = answerOf(r); answer.Settled() {
+		now := answerOf(r)
+		changed := now.State != answer.State
+		if answer = now; changed {
 			break
 		}
 	}

@@ -93,6 +93,34 @@ func TestAnswersAreAwaited(t *testing.T) {
 			}
 		})
 	}
+	t.Run("approved, and nobody signs", func(t *testing.T) {
+		r := clientRequest(t, "await-unsigned")
+		r.Signer = "example.com/nobody"
+		if _, err := client.AskForCertificate(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		object, err := api.Get(t.Context(), r.Name, meta.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := make(chan awaited, 1)
+		go func() {
+			answer, err := client.AwaitCertificate(t.Context(), r.Name, 9*time.Second)
+			for err == nil && answer.State == kube.RequestPending {
+				answer, err = client.AwaitCertificate(t.Context(), r.Name, 9*time.Second)
+			}
+			result <- awaited{answer, err}
+		}()
+		object.Status.Conditions = append(object.Status.Conditions, condition(certificates.CertificateApproved))
+		began := time.Now()
+		if _, err := api.UpdateApproval(t.Context(), r.Name, object, meta.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		got := <-result
+		if took := time.Since(began); got.err != nil || got.answer.State != kube.RequestApproved || took > 8*time.Second {
+			t.Errorf("%s, %v after %s", got.answer.State, got.err, took)
+		}
+	})
 	if _, err := client.AwaitCertificate(t.Context(), "await-none", time.Second); kube.ReasonOf(err) != kube.NotFound {
 		t.Errorf("of no request: %v", err)
 	}

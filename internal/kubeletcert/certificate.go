@@ -68,7 +68,7 @@ func (j *judge) next(c *Certificate, b Bootstrap) string {
 	case c.Purpose == Client:
 		return j.nextClient(b)
 	case c.Source == Store:
-		return "move it away and restart the kubelet, which asks for another: " + nextRequests
+		return nextRepair + ", and the kubelet asks for another: " + nextRequests
 	case c.Source == NamedFiles:
 		return "renew it where it comes from; or let the cluster issue it: " + nextEnableBootstrap
 	}
@@ -138,6 +138,9 @@ func (j *judge) identity(c *Certificate, cert *x509.Certificate) {
 		usage = x509.ExtKeyUsageServerAuth
 	}
 	f := Finding{Severity: Critical, Purpose: c.Purpose, Next: j.next(c, Bootstrap{})}
+	if c.Purpose == Serving && c.Source == Store { // the kubelet can load it, so it takes no repair
+		f.Next = "move it away and restart the kubelet, which asks for another: " + nextRequests
+	}
 	if !slices.Contains(cert.ExtKeyUsage, usage) && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) {
 		f.Reason = MissingUsage
 		j.add(f, "%s may not be used for %s", c.File, pki.UsageName(usage))
@@ -209,6 +212,9 @@ func (j *judge) dates(c *Certificate, cert *x509.Certificate, b Bootstrap) {
 		f.Reason, f.Severity = Expired, Critical
 		if own {
 			f.Severity = Warning
+		}
+		if c.Purpose == Serving && c.Source == Store {
+			f.Next = "see what holds it up: " + nextRequests + "; journalctl -u kubelet; or: " + nextRotate + "serving"
 		}
 		text := fmt.Sprintf("%s expired on %s", c.File, moment(cert.NotAfter))
 		if c.Purpose == Client {

@@ -1,6 +1,10 @@
 package kubeletcert
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/kubepki/kubepki/internal/component"
+)
 
 // Severity says how much a finding matters.
 type Severity string
@@ -51,9 +55,11 @@ const (
 const (
 	RotationOff         Reason = "RotationOff"         // rotateCertificates is off: the client certificate ends and that is that
 	GateOff             Reason = "GateOff"             // a feature gate is off that another setting needs
+	ConfigMissing       Reason = "ConfigMissing"       // the kubelet's configuration is not there: its settings are not known
 	FlagOverrides       Reason = "FlagOverrides"       // a flag says something else than the configuration
 	StaticFallback      Reason = "StaticFallback"      // tlsCertFile counts only until the cluster has issued a certificate
 	KubeconfigUnusable  Reason = "KubeconfigUnusable"  // kubelet.conf is missing or broken
+	WrongCA             Reason = "WrongCA"             // kubelet.conf does not trust the cluster's CA
 	KubeconfigStale     Reason = "KubeconfigStale"     // kubelet.conf carries a certificate that is not the one in the store
 	NoClientCertificate Reason = "NoClientCertificate" // kubelet.conf logs in with something else
 	BootstrapUnusable   Reason = "BootstrapUnusable"   // the bootstrap kubeconfig is broken or its certificate has expired
@@ -85,6 +91,12 @@ const (
 	nextRotate          = "kubepki kubelet rotate-now "
 	nextRequests        = "kubepki csr list --pending"
 )
+
+// NextConfig tells how to get a configuration that is lost: the nodes may read the cluster's.
+func NextConfig(a component.Agent) string {
+	return "take the cluster's, and set this node's containerRuntimeEndpoint in it: kubectl --kubeconfig " + a.Kubeconfig +
+		" -n kube-system get configmap kubelet-config -o jsonpath={.data.kubelet} > " + a.Config
+}
 
 func (j *judge) add(f Finding, format string, args ...any) {
 	f.Message = fmt.Sprintf(format, args...)

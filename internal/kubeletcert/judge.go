@@ -2,6 +2,7 @@ package kubeletcert
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"path"
@@ -31,9 +32,7 @@ func (f *Facts) Judge(now time.Time) *Status {
 		},
 	}
 	j.settings()
-	if len(f.Authorities) == 0 {
-		j.add(Finding{Reason: AuthorityMissing, Severity: Info}, "%s holds no CA that can be read: who signed the certificates was not verified", f.AuthorityFile)
-	}
+	j.authority()
 	s.Bootstrap = j.bootstrapFile()
 	s.Client = j.clientCertificate(s.Bootstrap)
 	s.Serving = j.servingCertificate()
@@ -55,12 +54,32 @@ func commonName(p *pairFact) string {
 	return p.chain[0].Subject.CommonName
 }
 
+// authority judges the CA on disk, by which the kubelet judges its clients as a rule.
+func (j *judge) authority() {
+	switch {
+	case len(j.Authorities) > 0:
+	case j.Agent.ClientCAFile == j.AuthorityFile:
+		j.add(Finding{Reason: AuthorityMissing, Severity: Critical, Next: nextRepair},
+			"%s holds no CA that can be read: the kubelet, whose clientCAFile it is, does not start; who signed the certificates was not verified", j.AuthorityFile)
+	default:
+		j.add(Finding{Reason: AuthorityMissing, Severity: Info}, "%s holds no CA that can be read: who signed the certificates was not verified", j.AuthorityFile)
+	}
+}
+
 // settings judges what the kubelet is told.
 func (j *judge) settings() {
 	a := j.Agent
-	if !a.RotateCertificates {
-		j.add(Finding{Reason: RotationOff, Severity: Warning, Purpose: Client, Next: nextEnableRotation},
-			"rotateCertificates is off: nobody renews the client certificate")
+	unknown := errors.Is(j.config.err, fs.ErrNotExist) || j.config.empty
+	if unknown {
+		j.add(Finding{Reason: ConfigMissing, Severity: Warning, Next: NextConfig(a)},
+			"%s is not there, or is empty: kubeadm's kubelet does not start without it, and its settings are not known", a.Config)
+	}
+	if !a.RotateCertificates && !unknown {
+		f := Finding{Reason: RotationOff, Severity: Warning, Purpose: Client, Next: nextEnableRotation}
+		if o, against := ClientRotation.Against(a, true); against {
+			f.Next = "take --" + o.Flag + " out of " + o.File + " and restart the kubelet"
+		}
+		j.add(f, "rotateCertificates is off: nobody renews the client certificate")
 	}
 	if a.ServerTLSBootstrap && a.RotateServing != nil && !*a.RotateServing {
 		j.add(Finding{Reason: GateOff, Severity: Critical, Purpose: Serving, Next: "take RotateKubeletServerCertificate out of featureGates: it is on by default"},
@@ -110,6 +129,7 @@ func (j *judge) clientCertificate(b Bootstrap) Certificate {
 			j.add(f, "%s: %v", j.kubeconfig.name, err)
 		}
 	}
+	j.trust()
 	pair := j.clientPair()
 	if pair == nil && j.loginPlugin() {
 		j.add(Finding{Reason: NoClientCertificate, Severity: Info, Purpose: Client}, "%s logs in with something else than a certificate", j.kubeconfig.name)
@@ -162,7 +182,11 @@ func (j *judge) nextClient(b Bootstrap) string {
 // certificate of kubelet.conf first, and bootstraps anew when that has expired.
 func (j *judge) staleKubeconfig(pair *pairFact, b Bootstrap) {
 	inConf := &j.kubeconfig.pair
-	if pair != &j.client.pair || inConf.file == "" || inConf.file == j.client.pair.file || len(inConf.chain) == 0 {
+	if pair != &j.client.pair || inConf.file == j.client.pair.file || j.kubeconfig.err != nil {
+		return
+	}
+	if len(inConf.chain) == 0 {
+		j.emptyKubeconfig(b)
 		return
 	}
 	f := Finding{Reason: KubeconfigStale, Severity: Info, Purpose: Client, Next: nextRepair}
@@ -177,6 +201,34 @@ func (j *judge) staleKubeconfig(pair *pairFact, b Bootstrap) {
 		f.Severity, f.Next = Warning, nextRepair
 	}
 	j.add(f, "%s has a certificate of its own, which ends on %s, instead of naming %s", j.kubeconfig.name, moment(inConf.chain[0].NotAfter), j.client.pair.file)
+}
+
+// emptyKubeconfig is for a kubelet.conf that leads to no client certificate: whatever is in the
+// store, the kubelet does not get past it. Only a plugin may stand in its place.
+func (j *judge) emptyKubeconfig(b Bootstrap) {
+	f := Finding{Reason: KubeconfigUnusable, Severity: Critical, Purpose: Client, Next: nextRepair}
+	switch conf := &j.kubeconfig; {
+	case conf.pair.file != "":
+		j.add(f, "%s: its client certificate cannot be read: %v: the kubelet does not get past it at its next start; %s", conf.name, conf.pair.chainErr, b.prospect())
+	case !conf.user.Exec && !conf.user.AuthProvider:
+		j.add(f, "%s names no client certificate: the kubelet does not get past it at its next start; %s", conf.name, b.prospect())
+	}
+}
+
+// trust judges by which CA kubelet.conf judges the API server.
+func (j *judge) trust() {
+	conf := &j.kubeconfig
+	f := Finding{Reason: WrongCA, Severity: Warning, Purpose: Client, Next: nextRepair}
+	switch {
+	case conf.err != nil, conf.cluster.InsecureSkipTLSVerify:
+	case conf.trustErr != nil:
+		f.Severity = Critical
+		j.add(f, "%s: the CA of its cluster cannot be read: %v: the kubelet does not get past it at its next start", conf.name, conf.trustErr)
+	case len(conf.trusted) == 0:
+		j.add(f, "%s names no CA for its cluster: the kubelet does not trust this cluster's API server", conf.name)
+	case len(j.Authorities) > 0 && !slices.ContainsFunc(conf.trusted, func(c *x509.Certificate) bool { return slices.ContainsFunc(j.Authorities, c.Equal) }):
+		j.add(f, "%s trusts %q, which is not the CA in %s", conf.name, conf.trusted[0].Subject, j.AuthorityFile)
+	}
 }
 
 func (j *judge) servingCertificate() Certificate {
@@ -209,7 +261,7 @@ func (j *judge) servingCertificate() Certificate {
 
 // unserved is for a kubelet whose request has not been answered yet.
 func (j *judge) unserved(c Certificate, pair *pairFact) Certificate {
-	f := Finding{Reason: Missing, Severity: Warning, Purpose: Serving, Next: nextRequests + "; then approve it: kubepki csr review"}
+	f := Finding{Reason: Missing, Severity: Warning, Purpose: Serving, Next: "on a control plane: " + nextRequests + "; then: kubepki csr approve NAME"}
 	if len(j.static.chain) > 0 {
 		j.add(f, "the cluster has not issued a serving certificate: %s is served meanwhile", j.static.file)
 		c.Source, c.Target = NamedFiles, ""
@@ -262,8 +314,8 @@ func (j *judge) store(p Purpose, s *storeFact, prefix string, used bool) (usable
 		j.target(p, s, prefix)
 	}
 	j.leftover(p, s)
-	if s.newest == "" || !used {
-		return usable
+	if s.newestCert == nil || !used || j.now.After(s.newestCert.NotAfter) {
+		return usable // a newer file that is of no use says nothing
 	}
 	if target := resolved(*s); ofStore(j.Agent.CertDir, prefix, target) && target < s.newest {
 		j.add(Finding{Reason: NewerUnused, Severity: Warning, Purpose: p, Next: "look at it: kubepki certs show " + s.newest},

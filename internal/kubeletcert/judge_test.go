@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,11 @@ func text(s *kubeletcert.Status) string {
 
 func config(m *testpki.Machine, old, new string) {
 	m.Write(testpki.KubeletConfig, bytes.Replace(m.Read(testpki.KubeletConfig), []byte(old), []byte(new), 1), 0o644)
+}
+
+// conf changes kubelet.conf by a regular expression.
+func conf(m *testpki.Machine, old, new string) {
+	m.Write(testpki.KubeletConf, regexp.MustCompile(old).ReplaceAll(m.Read(testpki.KubeletConf), []byte(new)), 0o600)
 }
 
 // bootstrapping turns a machine into one whose serving certificate the cluster has issued.
@@ -177,6 +183,9 @@ func TestSeededFaults(t *testing.T) {
 		"a newer file that nobody uses": {func(_ *testing.T, m *testpki.Machine) {
 			m.Write(testpki.KubeletDir+"/kubelet-client-2026-07-01-12-00-00.pem", m.ClientPair("cp1", made(), year), 0o600)
 		}, 0, "warning NewerUnused Client", false},
+		"a newer file that has expired, as after a recovery": {func(_ *testing.T, m *testpki.Machine) {
+			m.Write(testpki.KubeletDir+"/kubelet-client-2026-07-01-12-00-00.pem", m.ClientPair("cp1", made().Add(-2*time.Hour), time.Hour), 0o600)
+		}, 0, "info SelfSigned Serving", false},
 		"an interrupted switch": {func(_ *testing.T, m *testpki.Machine) {
 			m.Link(dated, testpki.KubeletDir+"/kubelet-client-updated.pem")
 		}, 0,
@@ -229,7 +238,36 @@ func TestSeededFaults(t *testing.T) {
 		}, 0, "warning KubeconfigStale Client", false},
 		"no CA to compare with": {func(t *testing.T, m *testpki.Machine) {
 			m.Remove(m.Cluster.CertificatePath(testpki.Entry(t, layout.NameCA)))
+		}, 0, "critical AuthorityMissing", false},
+		"no CA to compare with, which is nobody's clientCAFile": {func(t *testing.T, m *testpki.Machine) {
+			config(m, "clientCAFile: /etc/kubernetes/pki/ca.crt", "clientCAFile: /etc/other.crt")
+			m.Remove(m.Cluster.CertificatePath(testpki.Entry(t, layout.NameCA)))
 		}, 0, "info AuthorityMissing", false},
+		"no configuration":       {func(_ *testing.T, m *testpki.Machine) { m.Remove(testpki.KubeletConfig) }, 0, "warning ConfigMissing", false},
+		"an empty configuration": {func(_ *testing.T, m *testpki.Machine) { m.Write(testpki.KubeletConfig, nil, 0o644) }, 0, "warning ConfigMissing", false},
+		"a kubelet.conf with a token": {func(_ *testing.T, m *testpki.Machine) {
+			conf(m, "client-certificate: .*", "token: abcdef.0123456789abcdef")
+			conf(m, " *client-key: .*\n", "")
+		}, 0, "critical KubeconfigUnusable Client", false},
+		"a kubelet.conf that names a file that is not there": {func(_ *testing.T, m *testpki.Machine) {
+			conf(m, "client-certificate: .*", "client-certificate: /nowhere.pem")
+		}, 0, "critical KubeconfigUnusable Client", false},
+		"a kubelet.conf with a plugin": {func(_ *testing.T, m *testpki.Machine) {
+			conf(m, "client-certificate: .*", "exec: {command: /bin/login, apiVersion: client.authentication.k8s.io/v1}")
+			conf(m, " *client-key: .*\n", "")
+		}, 0, "info SelfSigned Serving", false},
+		"a kubelet.conf without a CA": {func(_ *testing.T, m *testpki.Machine) { conf(m, " *certificate-authority-data: .*\n", "") }, 0, "warning WrongCA Client", false},
+		"a kubelet.conf whose CA cannot be read": {func(_ *testing.T, m *testpki.Machine) {
+			conf(m, "certificate-authority-data: .*", "certificate-authority: /nowhere.crt")
+		}, 0, "critical WrongCA Client", false},
+		"a kubelet.conf with another CA": {func(t *testing.T, m *testpki.Machine) {
+			other := controlPlane(t)
+			m.Write("/other.crt", other.Read(other.Cluster.CertificatePath(testpki.Entry(t, layout.NameCA))), 0o644)
+			conf(m, "certificate-authority-data: .*", "certificate-authority: /other.crt")
+		}, 0, "warning WrongCA Client", false},
+		"a kubelet.conf that trusts everybody": {func(_ *testing.T, m *testpki.Machine) {
+			conf(m, "certificate-authority-data: .*", "insecure-skip-tls-verify: true")
+		}, 0, "info SelfSigned Serving", false},
 		"a bootstrap file that is broken": {func(_ *testing.T, m *testpki.Machine) { m.Write(component.DefaultBootstrapConf, []byte("{"), 0o600) }, 0,
 			"info BootstrapUnusable", false},
 	} {

@@ -47,6 +47,7 @@ type Options struct {
 // Facts are what the files of a node say about its kubelet's certificates.
 type Facts struct {
 	Options
+	config     fileFact // the KubeletConfiguration
 	kubeconfig kubeconfigFact
 	bootstrap  kubeconfigFact
 	client     storeFact // of kubelet-client-current.pem
@@ -61,6 +62,10 @@ type kubeconfigFact struct {
 	err  error // why it cannot be used; wraps fs.ErrNotExist when it is not there
 	user kubeconfig.User
 	pair pairFact // what it embeds or refers to; empty without a client certificate
+
+	cluster  kubeconfig.Cluster
+	trusted  []*x509.Certificate // CAs by which it judges the API server
+	trustErr error               // why those that it names cannot be read
 }
 
 // pairFact is a certificate with its key, in one file or in two.
@@ -87,6 +92,8 @@ type storeFact struct {
 	link   linkFact
 	update linkFact // <prefix>-updated.pem, by which the kubelet switches the other
 	newest string   // dated file with the latest name; empty: there is none
+
+	newestCert *x509.Certificate // in it; nil: it cannot be read
 }
 
 // linkFact is a name that should be a symbolic link.

@@ -2,6 +2,7 @@ package kubeletcert
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"path"
@@ -28,8 +29,10 @@ const (
 func Look(files Files, o Options) *Facts {
 	r := reader{files}
 	dir := o.Agent.CertDir
+	_, config := r.file(o.Agent.Config)
 	f := &Facts{
 		Options:    o,
+		config:     config,
 		kubeconfig: r.kubeconfig(o.Agent.Kubeconfig),
 		bootstrap:  r.kubeconfig(o.Agent.BootstrapKubeconfig),
 		client:     r.store(dir, clientPrefix),
@@ -52,6 +55,10 @@ func (r reader) store(dir, prefix string) storeFact {
 	for _, name := range slices.Backward(names) {
 		if ok, _ := path.Match(prefix+datedPattern, name); ok {
 			s.newest = path.Join(dir, name)
+			if data, err := r.ReadFile(s.newest); err == nil {
+				chain, _ := pki.ParseCertificates(data) // nil is fine
+				s.newestCert = first(chain)
+			}
 			break
 		}
 	}
@@ -142,12 +149,13 @@ func (r reader) kubeconfig(name string) kubeconfigFact {
 	}
 	file, err := kubeconfig.Parse(data)
 	if err == nil {
-		_, f.user, err = file.Current()
+		f.cluster, f.user, err = file.Current()
 	}
 	if err != nil {
 		f.err = err
 		return f
 	}
+	f.trusted, f.trustErr = r.trusted(name, f.cluster)
 	user := f.user
 	switch certFile, keyFile := beside(name, user.ClientCertificate), beside(name, user.ClientKey); {
 	case len(user.ClientCertificateData) > 0:
@@ -167,6 +175,22 @@ func (r reader) kubeconfig(name string) kubeconfigFact {
 		}
 	}
 	return f
+}
+
+// trusted reads the CAs that a kubeconfig of that name trusts for a cluster; none without an
+// error: it names none.
+func (r reader) trusted(name string, c kubeconfig.Cluster) ([]*x509.Certificate, error) {
+	data := c.CertificateAuthorityData
+	if len(data) == 0 {
+		if c.CertificateAuthority == "" {
+			return nil, nil
+		}
+		var err error
+		if data, err = r.ReadFile(beside(name, c.CertificateAuthority)); err != nil {
+			return nil, err
+		}
+	}
+	return pki.ParseCertificates(data)
 }
 
 // beside resolves a name that may be relative to the folder of a file.

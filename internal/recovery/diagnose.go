@@ -145,17 +145,20 @@ func (j *judge) keyMode(e layout.Entry) fault {
 func (a *assessment) kubeletFindings(add func(fault, Severity, string, string, Symptom)) {
 	k, agent := a.kubelet, a.Set.Agent
 	client, conf := agent.ClientCertificate(), agent.Kubeconfig
-	add(k.client, severityOf(k.client.reason), path.Base(client), client, symptomIf(k.client.reason != NotALink, NoBootstrap))
+	add(k.client, severityOf(k.client.reason), path.Base(client), client, symptomIf(severityOf(k.client.reason) == Critical, NoBootstrap))
 	add(k.conf, Critical, layout.NameKubelet, conf, NoBootstrap)
 	add(k.user, Critical, layout.NameKubelet, conf, NoBootstrap)
 	add(k.trust, Critical, layout.NameKubelet, conf, KubeletNoServer)
 	add(k.server, Critical, layout.NameKubelet, conf, KubeletNoServer)
-	severity := Warning
-	if k.serving.reason == KubeletAsks {
+	severity, symptom := Warning, symptomIf(k.serving.reason == Expired, KubeletServing)
+	switch {
+	case k.serving.reason == KubeletAsks:
 		severity = Info
+	case k.serving.stops():
+		severity, symptom = Critical, KubeletNoStore
 	}
 	serving := agent.ServingCertificate()
-	add(k.serving, severity, path.Base(serving), serving, symptomIf(k.serving.reason == Expired, KubeletServing))
+	add(k.serving, severity, path.Base(serving), serving, symptomIf(k.serving.reason != HalfPair, symptom))
 	if k.client.reason != "" || k.conf.reason != "" || k.user.reason != "" {
 		add(a.bootstrap(), Info, path.Base(bootstrapConf), bootstrapConf, "")
 	}

@@ -72,7 +72,7 @@ func KubeletTrouble(n *Node, now time.Time) error {
 		return nil
 	}
 	faults := []fault{k.conf, k.user, k.trust, k.server, k.client}
-	if k.serving.reason == HalfPair {
+	if k.serving.stops() {
 		faults = append(faults, k.serving)
 	}
 	for _, f := range faults {

@@ -114,8 +114,12 @@ func (m *maker) make(step *Step, key *pki.Key) error {
 	case RenewServing:
 		return m.serving(step, key)
 	case MoveAway:
-		for _, name := range []string{kubeletCert, kubeletKey} {
-			m.change(pkidir.Change{Path: path.Join(m.Set.Agent.CertDir, name), Remove: true})
+		files := []string{step.File}
+		if !m.Set.Agent.ServerTLSBootstrap {
+			files = []string{path.Join(m.Set.Agent.CertDir, kubeletCert), path.Join(m.Set.Agent.CertDir, kubeletKey)}
+		}
+		for _, name := range files {
+			m.change(pkidir.Change{Path: name, Remove: true})
 		}
 	}
 	return nil

@@ -133,8 +133,9 @@ func (j *judge) certificate(file string, chain []*x509.Certificate, e layout.Ent
 	if f := pair(); f.reason != "" {
 		return f
 	}
-	if f := j.dates(file, cert); f.reason != "" {
-		return f
+	dates := j.dates(file, cert)
+	if dates.reason != "" && dates.reason != ExpiresSoon {
+		return dates
 	}
 	if err := pki.Verify(chain, bundle, j.now, e.Usages...); err != nil {
 		var chainErr *pki.ChainError
@@ -143,7 +144,13 @@ func (j *judge) certificate(file string, chain []*x509.Certificate, e layout.Ent
 		}
 		return faultf(Unreadable, "%s: %v", file, err)
 	}
-	return fault{}
+	return dates
+}
+
+// inTime says whether a kubelet that rotates a certificate still has time for it, which it has
+// until 90 % of the life are over: then it is the kubelet's affair, however soon it ends.
+func (j *judge) inTime(cert *x509.Certificate, rotates bool) bool {
+	return rotates && !j.now.After(cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore)/10*9))
 }
 
 func (j *judge) dates(file string, cert *x509.Certificate) fault {

@@ -160,6 +160,9 @@ func (j *judge) storeFile(name string, e layout.Entry) (*pair, fault) {
 		p.key = key
 		return pairFault(name, chain[0], key, nil)
 	})
+	if f.reason == ExpiresSoon && j.inTime(chain[0], j.Set.Agent.RotateCertificates) {
+		f = fault{}
+	}
 	return p, f
 }
 
@@ -272,28 +275,53 @@ func (j *judge) kubeletServing(k *kubeletState) {
 	}
 }
 
-// rotatedServing judges kubelet-server-current.pem. One that is missing or cannot be read
-// is the kubelet's affair: it asks the cluster for another.
+// rotatedServing judges kubelet-server-current.pem. One that is missing is the kubelet's affair:
+// it asks the cluster for another. With one that it cannot load it does not start.
 func (j *judge) rotatedServing(k *kubeletState) {
 	name := j.Set.Agent.ServingCertificate()
 	data, f := j.read(name)
-	if f.reason != "" {
+	if f.reason == Missing || f.reason == Dangling {
 		k.serving = faultf(KubeletAsks, "%s: the kubelet asks for a new one when it runs", f.detail)
 		return
 	}
-	chain, err := pki.ParseCertificates(data)
-	if err != nil {
-		k.serving = faultf(KubeletAsks, "%s: %v: the kubelet asks for a new one when it runs", name, err)
+	var chain []*x509.Certificate
+	if f.reason == "" {
+		chain, f = loadable(name, data)
+	}
+	if f.reason != "" {
+		k.serving = fault{f.reason, f.detail + ", with which the kubelet does not start"}
 		return
 	}
 	f = j.dates(name, chain[0])
 	switch {
-	case f.reason == "":
+	case f.reason == "", f.reason == ExpiresSoon && j.inTime(chain[0], true):
 	case !leadsTo(chain, j.bundles[layout.NameCA]):
 		k.serving = faultf(KubeletAsks, "%s; another CA signed it: the kubelet asks for a new one when it runs", f.detail)
 	default:
 		k.serving, k.servingOld = f, chain
 	}
+}
+
+// loadable reads a certificate and its key from one file as a kubelet does.
+func loadable(name string, data []byte) ([]*x509.Certificate, fault) {
+	chain, err := pki.ParseCertificates(data)
+	if err != nil {
+		return nil, faultf(Unreadable, "%s: %v", name, err)
+	}
+	key, err := pki.ParseKey(data)
+	if err != nil {
+		return nil, faultf(KeyUnreadable, "%s: %v", name, err)
+	}
+	return chain, pairFault(name, chain[0], key, nil)
+}
+
+// stops says whether the kubelet does not start because of a fault of what it serves.
+func (f fault) stops() bool {
+	switch f.reason {
+	case HalfPair, Empty, Unreadable, NotAFile, KeyUnreadable, KeyMismatch:
+		return true
+	}
+	return false
 }
 
 // ownServing judges kubelet.crt and kubelet.key, which the kubelet makes itself when neither

@@ -1,6 +1,7 @@
 package recovery_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"net/netip"
 	"os"
@@ -118,14 +119,25 @@ func confFaults() []broken {
 
 func servingTrees() []broken {
 	crt, key := testpki.KubeletDir+"/kubelet.crt", testpki.KubeletDir+"/kubelet.key"
+	stored := testpki.KubeletDir + "/kubelet-server-2025-01-01-00-00-00.pem"
 	bootstrapped := func(made time.Time) func(t *testing.T) *testpki.Machine {
 		return damaged(healthy, func(t *testing.T, m *testpki.Machine) {
 			m.Write(testpki.KubeletConfig, append(m.Read(testpki.KubeletConfig), "serverTLSBootstrap: true\n"...), 0o644)
 			m.Remove(crt, key)
-			file := testpki.KubeletDir + "/kubelet-server-2025-01-01-00-00-00.pem"
-			m.Write(file, m.ServingPair("cp1", made, year), 0o600)
-			m.Link(file, testpki.KubeletServer)
+			m.Write(stored, m.ServingPair("cp1", made, year), 0o600)
+			m.Link(stored, testpki.KubeletServer)
 		})
+	}
+	hourly := func(made time.Time) func(t *testing.T) *testpki.Machine {
+		return damaged(bootstrapped(now), func(_ *testing.T, m *testpki.Machine) {
+			m.Write(stored, m.ServingPair("cp1", made, time.Hour), 0o600)
+			m.StoreClient(made, m.ClientPair("cp1", made, time.Hour))
+		})
+	}
+	movesAway := func(t *testing.T, _ *testpki.Machine, p *recovery.Plan) {
+		if p.Steps[0].Action != recovery.MoveAway || p.Steps[0].File != stored {
+			t.Errorf("first step is %s %s", p.Steps[0].Action, p.Steps[0].File)
+		}
 	}
 	return []broken{
 		{name: "the kubelet's self-signed pair expired", outcome: recovered, build: damaged(healthy, func(t *testing.T, m *testpki.Machine) {
@@ -146,6 +158,23 @@ func servingTrees() []broken {
 		{name: "kubelet-server-current.pem is missing, for which the kubelet asks itself", outcome: nothing, build: damaged(bootstrapped(now), func(_ *testing.T, m *testpki.Machine) {
 			m.Remove(testpki.KubeletServer)
 		})},
+		{name: "kubelet-server-current.pem is cut short, with which the kubelet does not start", outcome: recovered, build: damaged(bootstrapped(now), func(_ *testing.T, m *testpki.Machine) {
+			truncate(m, stored)
+		}), check: movesAway},
+		{name: "kubelet-server-current.pem is empty", outcome: recovered, build: damaged(bootstrapped(now), func(_ *testing.T, m *testpki.Machine) {
+			m.Write(stored, nil, 0o600)
+		}), check: movesAway},
+		{name: "kubelet-server-current.pem has the key of another", outcome: recovered, build: damaged(bootstrapped(now), func(_ *testing.T, m *testpki.Machine) {
+			cert, _, _ := bytes.Cut(m.Read(stored), []byte("-----BEGIN EC"))
+			_, key, _ := bytes.Cut(m.ServingPair("cp1", now, year), []byte("-----BEGIN EC"))
+			m.Write(stored, slices.Concat(cert, []byte("-----BEGIN EC"), key), 0o600)
+		}), check: movesAway},
+		{name: "kubelet-server-current.pem is a folder", outcome: "NotAFile", build: damaged(bootstrapped(now), func(_ *testing.T, m *testpki.Machine) {
+			m.Remove(testpki.KubeletServer)
+			m.Folder(testpki.KubeletServer)
+		})},
+		{name: "the kubelet's certificates live for an hour, of which half is over", outcome: nothing, build: hourly(now.Add(-30 * time.Minute))},
+		{name: "the kubelet's certificates live for an hour, and it is late to rotate them", outcome: recovered, build: hourly(now.Add(-55 * time.Minute))},
 	}
 }
 

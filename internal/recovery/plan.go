@@ -27,7 +27,7 @@ const (
 	SwitchLink        Action = "SwitchLink"        // let kubelet-client-current.pem lead to the good file
 	RepairKubeletConf Action = "RepairKubeletConf" // kubelet.conf: server, CA, what it logs in with
 	RenewServing      Action = "RenewServing"      // the kubelet's serving certificate, where the cluster's CA signs it
-	MoveAway          Action = "MoveAway"          // remove the kubelet's own pair (a backup stays): it makes a new one
+	MoveAway          Action = "MoveAway"          // remove what the kubelet would serve (a backup stays): it gets another
 	StartKubelet      Action = "StartKubelet"      // the caller's
 	RestartKubelet    Action = "RestartKubelet"    // the caller's: the files are in order, and the running kubelet has not taken them
 	WaitFor           Action = "WaitFor"           // the caller's: until the component is healthy
@@ -180,9 +180,13 @@ func (p *Plan) refuseByState() {
 		}
 	}
 	if k := p.kubelet; k != nil {
-		for _, f := range []fault{k.client, k.conf} {
-			if f.reason == NotAFile {
-				p.refuse(NotAFile, p.Set.Agent.Kubeconfig, "%s: move it away", f.detail)
+		agent := p.Set.Agent
+		for _, of := range []struct {
+			file string
+			fault
+		}{{agent.ClientCertificate(), k.client}, {agent.Kubeconfig, k.conf}, {agent.ServingCertificate(), k.serving}} {
+			if of.reason == NotAFile {
+				p.refuse(NotAFile, of.file, "%s: move it away", of.detail)
 			}
 		}
 	}

@@ -185,10 +185,14 @@ func (p *Plan) planServing(k *kubeletState) {
 		step.OldSerial = fmt.Sprintf("%x", k.servingOld[0].SerialNumber)
 	}
 	switch {
-	case k.serving.reason == "", k.serving.reason == Custom, k.serving.reason == KubeletAsks:
+	case k.serving.reason == "", k.serving.reason == Custom, k.serving.reason == KubeletAsks, k.serving.reason == NotAFile:
 		return
 	case len(k.servingOld) == 0:
 		step.Action = MoveAway
+		// The link may come to lead to another certificate, which a rollback must not touch.
+		if target, err := p.files.Readlink(name); err == nil {
+			step.File = beside(name, target)
+		}
 		p.Steps = append(p.Steps, step)
 		return
 	case !p.ControlPlane || p.external(layout.NameCA):

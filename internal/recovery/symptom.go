@@ -20,6 +20,7 @@ const (
 	NotLeading       Symptom = "error retrieving resource lock: Unauthorized; nobody is leader and nothing is scheduled or reconciled"
 	NoBootstrap      Symptom = "kubelet: failed to run Kubelet: unable to load bootstrap kubeconfig: stat /etc/kubernetes/bootstrap-kubelet.conf: no such file or directory; the node is NotReady"
 	KubeletNoServer  Symptom = "kubelet: Unable to register node with API server; the node is NotReady"
+	KubeletNoStore   Symptom = "kubelet: failed to run Kubelet: failed to create kubelet: failed to initialize certificate manager: failed to initialize server certificate manager; the node is NotReady"
 	KubeletServing   Symptom = "kubectl logs and exec, metrics-server: x509: certificate has expired or is not yet valid"
 	TokensRefused    Symptom = "pods: Unauthorized: service account tokens are refused"
 )

@@ -97,9 +97,9 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 	}
 	for err == nil && !answer.State.Final() {
 		r.waiting(answer.State)
-		began := r.Now()
+		began, before := r.Now(), answer.State
 		answer, err = api.Await(ctx, request.Name)
-		if err == nil && !answer.State.Final() && r.Now().Sub(began) < time.Second {
+		if err == nil && answer.State == before && r.Now().Sub(began) < time.Second {
 			r.rest(ctx, time.Second) // whatever cuts watches short is not to be asked without end
 		}
 	}

@@ -461,6 +461,19 @@ func switchClient(t *testing.T, l *lab.Lab) {
 			t.Errorf("%s: %+v", verb, s)
 		}
 	}
+	// Nothing but its start tells whether a kubelet has read this setting: what was written and
+	// not read is not called proved.
+	for _, verb := range []string{"disable", "enable"} {
+		kubelet := n.KubeletState()
+		want(t, 0, n, "kubelet", verb, "client-rotation", "--restart", "never").says(t, "the kubelet takes it when it is restarted")
+		if n.KubeletState() != kubelet {
+			t.Error("the kubelet was restarted")
+		}
+		report := parse[cli.KubeletSwitch](t, want(t, 0, n, "kubelet", verb, "client-rotation", "-o", "json"))
+		if !report.Proved || report.Backup != "" || len(report.Restarts) != 1 || n.KubeletState() == kubelet {
+			t.Errorf("%s, after a run that did not restart: %+v", verb, report)
+		}
+	}
 }
 
 // clientFromConf takes a kubelet that lives on what kubelet.conf embeds, as on a node that was
