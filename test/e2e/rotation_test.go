@@ -361,13 +361,14 @@ func (f *fleet) apiAway(t *testing.T) {
 	}
 }
 
-// trouble returns the reasons that the agent's metrics name.
+// trouble returns the reasons that the agent's metrics name: one at most for each identity.
 func (w *machine) trouble(t *testing.T) []string {
 	t.Helper()
 	var reasons []string
 	for line := range w.scrape(t) {
 		var identity, reason string
-		if n, _ := fmt.Sscanf(line, "kubepki_rotation_trouble{identity=%q,reason=%q} 1", &identity, &reason); n == 2 {
+		var is int // every reason has a line
+		if n, _ := fmt.Sscanf(line, "kubepki_rotation_trouble{identity=%q,reason=%q} %d", &identity, &reason, &is); n == 3 && is == 1 {
 			reasons = append(reasons, reason)
 		}
 	}
