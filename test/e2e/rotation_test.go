@@ -52,7 +52,7 @@ func TestRotation(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := lab.Start(t.Context(), lab.Options{
 		Dir: filepath.Join(dir, "lab"), Bin: bin, RestartBackoff: 100 * time.Millisecond,
-		ExtraArgs: map[string]map[string]string{"kube-controller-manager": {
+		ExtraArgs: map[string]map[string]string{"etcd": noSync, "kube-controller-manager": {
 			"cluster-signing-duration": "10m", "controllers": "*,-node-lifecycle-controller,-taint-eviction-controller",
 		}},
 	})
