@@ -93,7 +93,8 @@ func killedRenewal(t *testing.T, l *lab.Lab) {
 	n := l.Node("cp1")
 	args := []string{"certs", "renew", "all", "--restart", "manifest"}
 	count := operations(t, n, 0, args...)
-	for _, at := range []int{1, count / 4, count / 2, count * 3 / 4, count - 3} {
+	// The first run makes three folders more than the others, and parallel operations differ by one or two.
+	for _, at := range []int{1, count / 4, count / 2, count * 3 / 4, count - 6} {
 		killAt(t, n, at, args...)
 		report := renewal(t, 0, n, "all", "--if-due", "1h") // nothing is due: only what was interrupted is left to do
 		proved(t, n, report.Proof)
