@@ -195,7 +195,7 @@ func (v *verdicts) get(name string) string {
 
 // wait gives a verdict time to come, and returns the last one.
 func (v *verdicts) wait(name, want string) string {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for v.get(name) != want && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond) // between two looks
 	}
