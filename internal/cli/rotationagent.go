@@ -168,6 +168,8 @@ func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.ctx = ctx
+	stopSignals := r.rotateOnSignal(ctx) // before anything shows that the agent runs: who is not listened to yet ends it
+	defer stopSignals()
 	ended := make(chan error, len(r.rotators)+2)
 	if err := r.listen(ctx, o, ended); err != nil {
 		return err
@@ -181,8 +183,6 @@ func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
 		})
 	}
 	running.Go(func() { keepSmall(ctx, r.busy) })
-	stopSignals := r.rotateOnSignal(ctx)
-	defer stopSignals()
 	var err error
 	select {
 	case <-ctx.Done():

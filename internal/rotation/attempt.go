@@ -163,9 +163,9 @@ func (r *Rotator) receive(p *Pending, request Request, answer Answer, wanted Tem
 func (r *Rotator) switched(fresh, old *Pair) {
 	leaf := fresh.Leaf()
 	r.Log.Info("certificate in use", "identity", r.Name, "serial", leaf.SerialNumber.Text(16), "until", clock(leaf.NotAfter), "due", clock(Deadline(leaf)))
-	r.hold(fresh)
 	r.mu.Lock()
-	r.wished = false
+	r.held, r.wished = fresh, false // at once: who sees the new one and wishes for another is to be heard
+	r.status.hold(fresh)
 	r.status.Pending, r.status.Rotations = "", r.status.Rotations+1
 	if old != nil {
 		r.status.ReplacedAge = r.Now().Sub(old.Leaf().NotBefore)

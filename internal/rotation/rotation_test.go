@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -589,6 +590,31 @@ func TestTwoProcesses(t *testing.T) {
 		second.Open()
 		if err := second.Run(t.Context()); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "client") {
 			t.Errorf("Run = %v: want ErrInUse", err)
+		}
+	})
+}
+
+// Who sees the certificate that was wished for, and then wishes for one more, is heard.
+func TestAWishRightBehindASwitch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, year)
+		m := newMachine(t, c)
+		r, kill := m.start(plain)
+		defer kill()
+		synctest.Wait()
+		for n := range 20 {
+			time.Sleep(time.Minute) // the store names files by seconds
+			old := r.Held()
+			r.Rotate()
+			for r.Held() == old {
+				runtime.Gosched()
+			}
+			old = r.Held()
+			r.Rotate()
+			synctest.Wait()
+			if r.Held() == old {
+				t.Fatalf("after %d wishes: nothing has come of the last", 2*n+2)
+			}
 		}
 	})
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/kubepki/kubepki/pki"
 )
 
-// certificateFacts describes everything in a certificate that is not random. at is when
-// its maker started; authorities may have signed it.
+// certificateFacts describes everything in a certificate that is not random. at is the
+// middle of its maker's run; authorities may have signed it.
 func certificateFacts(cert *x509.Certificate, at time.Time, authorities map[string]*x509.Certificate) facts {
 	f := facts{
 		"version":             fmt.Sprint(cert.Version),
@@ -55,9 +55,8 @@ const (
 	justNow = "start - 5m0s"
 )
 
-// fromStart tells a time as a distance from the start of the program that chose it. The
-// tests use periods of whole minutes, and no program needs half a minute to look at the
-// clock.
+// fromStart tells a time as a distance from the run of the program that chose it. The tests
+// use periods of whole minutes, and start is the middle of a run that takes less than one.
 func fromStart(moment, start time.Time) string {
 	d := moment.Sub(start).Round(time.Minute)
 	if d < 0 {

@@ -34,9 +34,9 @@ const (
 )
 
 // look describes every file of the side's tree. What was written since the last look was
-// written by a program that started at that time; what was there from the beginning is
+// written by a program that ran at that time; what was there from the beginning is
 // only called unchanged.
-func (s *side) look(t *testing.T, started time.Time) {
+func (s *side) look(t *testing.T, at time.Time) {
 	t.Helper()
 	authorities := s.authorities(t)
 	there := map[string][sha256.Size]byte{}
@@ -64,7 +64,7 @@ func (s *side) look(t *testing.T, started time.Time) {
 		there[rel] = sha256.Sum256(data)
 		if s.seen[rel] != there[rel] {
 			s.forget(rel)
-			s.facts.add(rel, s.fileFacts(rel, data, started, authorities))
+			s.facts.add(rel, s.fileFacts(rel, data, at, authorities))
 			s.facts[rel+contentFact] = written
 		}
 		return nil

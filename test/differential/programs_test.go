@@ -50,15 +50,15 @@ func buildPrograms(dir string) error {
 	return nil
 }
 
-// result is what a run of a program left beside files.
+// result is what a run of a program left beside files. at is the middle of the run: at no
+// moment of its life is the program farther from it than half of that.
 type result struct {
 	exit           int
 	stdout, stderr string
-	started        time.Time
+	at             time.Time
 }
 
-// run runs the program on a tree. Both programs take "now" early in their life, so that
-// started is at most a few seconds before it.
+// run runs the program on a tree.
 func (p program) run(t *testing.T, tr tree, args ...string) result {
 	t.Helper()
 	if tr.chroot {
@@ -76,8 +76,10 @@ func execute(t *testing.T, tr tree, path string, args ...string) result {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
-	r := result{started: time.Now()}
+	var r result
+	began := time.Now()
 	err := cmd.Run()
+	r.at = began.Add(time.Since(began) / 2)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, stderr.String())

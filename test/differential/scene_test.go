@@ -75,7 +75,7 @@ func (s *side) do(t *testing.T, args ...string) result {
 	}
 	s.facts[about+": exit code"] = fmt.Sprint(r.exit)
 	if r.exit == 0 && strings.HasPrefix(about, "kubeconfig user") {
-		s.facts.add(about, s.kubeconfigFacts([]byte(r.stdout), r.started, s.authorities(t)))
+		s.facts.add(about, s.kubeconfigFacts([]byte(r.stdout), r.at, s.authorities(t)))
 	} else {
 		s.facts[about+": stdout"] = r.stdout
 	}
@@ -86,7 +86,7 @@ func (s *side) do(t *testing.T, args ...string) result {
 	if r.stderr != "" {
 		t.Logf("%s %s: %s", s.name, about, r.stderr)
 	}
-	s.look(t, r.started)
+	s.look(t, r.at)
 	return r
 }
 

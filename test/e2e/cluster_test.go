@@ -17,6 +17,10 @@ import (
 	"github.com/kubepki/kubepki/internal/lab"
 )
 
+// noSync lets etcd wait for no disk: a slow one, or one that others keep busy, would delay every answer and move leaders.
+// What it has written survives all that happens here, for processes end and not the machine.
+var noSync = map[string]string{"unsafe-no-fsync": "true"}
+
 // startLab starts a lab in which what is slow in real life is quick.
 func startLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
@@ -28,6 +32,7 @@ func startLab(t *testing.T, o lab.Options) *lab.Lab {
 	check(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	o.Dir = filepath.Join(dir, "lab")
+	o.ExtraArgs = map[string]map[string]string{"etcd": noSync}
 	o.FileCheckFrequency, o.RestartBackoff, o.KubeletRestart = time.Second, 100*time.Millisecond, 200*time.Millisecond
 	l, err := lab.Start(context.Background(), o)
 	check(t, err)

@@ -38,7 +38,7 @@ func TestDecisionCases(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := lab.Start(t.Context(), lab.Options{
 		Dir: filepath.Join(dir, "lab"), Bin: bin,
-		ExtraArgs: map[string]map[string]string{"kube-controller-manager": {
+		ExtraArgs: map[string]map[string]string{"etcd": noSync, "kube-controller-manager": {
 			"controllers": "*,-node-lifecycle-controller,-taint-eviction-controller,-certificatesigningrequest-approving-controller," +
 				"-certificatesigningrequest-signing-controller,-certificatesigningrequest-cleaner-controller",
 		}},
@@ -154,7 +154,7 @@ func (s *stage) run(t *testing.T, p csr.Policy, v *verdicts) {
 	t.Helper()
 	conf := config.Default()
 	conf.Approver = p
-	health := freePort(t)
+	health := claimNetwork(t) + ".255.254:10280"
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -195,7 +195,7 @@ func (v *verdicts) get(name string) string {
 
 // wait gives a verdict time to come, and returns the last one.
 func (v *verdicts) wait(name, want string) string {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for v.get(name) != want && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond) // between two looks
 	}

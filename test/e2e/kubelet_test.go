@@ -92,14 +92,14 @@ func requestsOf(t *testing.T, l *lab.Lab, n *lab.Node) []certificates.Certificat
 	})
 }
 
-// decide waits for a node's request that has been pending for some time, and decides about it.
-func decide(t *testing.T, l *lab.Lab, n *lab.Node, after time.Duration, what certificates.RequestConditionType) {
+// decide waits for a node's request that is pending, and decides about it.
+func decide(t *testing.T, l *lab.Lab, n *lab.Node, what certificates.RequestConditionType) {
 	t.Helper()
 	api := client(t, controlPlane(l)).CertificatesV1().CertificateSigningRequests()
 	var pending []certificates.CertificateSigningRequest
 	eventually(t, "a request of "+n.Name, func() error {
 		pending = slices.DeleteFunc(requestsOf(t, l, n), func(r certificates.CertificateSigningRequest) bool {
-			return len(r.Status.Conditions) > 0 || time.Since(r.CreationTimestamp.Time) < after
+			return len(r.Status.Conditions) > 0
 		})
 		if len(pending) == 0 {
 			return errors.New("there is none")
@@ -182,7 +182,7 @@ func switchOn(t *testing.T, l *lab.Lab) {
 	})
 	// Others work meanwhile; 3, because what the kubelet serves cannot be tried yet.
 	want(t, 3, n, "certs", "renew", "front-proxy-client", "--restart", "never").says(t, "the old files are kept")
-	decide(t, l, n, 0, certificates.CertificateApproved)
+	decide(t, l, n, certificates.CertificateApproved)
 	r := p.end(t)
 	r.must(t, 0, n.Name, "kubelet enable serving-bootstrap")
 	report := parse[cli.KubeletSwitch](t, r)
@@ -257,7 +257,7 @@ func notInUse(t *testing.T, l *lab.Lab) {
 func switchUnapproved(t *testing.T, l *lab.Lab) {
 	n := worker(l)
 	configs := kubeletConfigs(t, controlPlane(l))
-	r := want(t, 3, n, "kubelet", "enable", "serving-bootstrap", "--node-only", "--approval-wait", "3s")
+	r := want(t, 3, n, "kubelet", "enable", "serving-bootstrap", "--node-only", "--approval-wait", "10s") // in which the kubelet asks
 	requests := requestsOf(t, l, n)
 	if len(requests) != 1 {
 		t.Fatalf("%d requests", len(requests))
@@ -267,9 +267,9 @@ func switchUnapproved(t *testing.T, l *lab.Lab) {
 		t.Errorf("status: %+v, %+v", s.Findings, s.Live)
 	}
 	kubelet := n.KubeletState()
-	p := kubepki(t, n, "kubelet", "enable", "serving-bootstrap", "--node-only", "--approval-wait", "30s")
+	p := kubepki(t, n, "kubelet", "enable", "serving-bootstrap", "--node-only")
 	check(t, p.Start())
-	decide(t, l, n, 0, certificates.CertificateApproved)
+	decide(t, l, n, certificates.CertificateApproved)
 	p.end(t).must(t, 0, n.Name, "kubelet enable serving-bootstrap --node-only")
 	if got := len(requestsOf(t, l, n)); got != 1 {
 		t.Errorf("%d requests", got)
@@ -293,9 +293,11 @@ func switchDenied(t *testing.T, l *lab.Lab) {
 	for _, name := range stored {
 		check(t, os.Remove(name))
 	}
-	p := kubepki(t, n, "kubelet", "enable", "serving-bootstrap", "--node-only", "--approval-wait", "30s")
+	p := kubepki(t, n, "kubelet", "enable", "serving-bootstrap", "--node-only")
 	check(t, p.Start())
-	decide(t, l, n, 5*time.Second, certificates.CertificateDenied) // by then the run has seen it
+	// Before it has seen the request, it would go on with the one that the kubelet makes next.
+	until(t, p, "the run waits for the request", func() bool { return strings.Contains(p.stderr.String(), " waits for an approval") })
+	decide(t, l, n, certificates.CertificateDenied)
 	r := p.end(t)
 	r.must(t, 1, n.Name, "kubelet enable serving-bootstrap --node-only")
 	r.says(t, "Denied: Test the test says so", "hint: find out why: kubepki csr review csr-")

@@ -101,7 +101,7 @@ func repairNotTaken(t *testing.T, n *lab.Node) {
 // repairBy repairs with another command that restarts the kubelet.
 func repairBy(t *testing.T, n *lab.Node, command string) result {
 	t.Helper()
-	p := kubepki(t, n, "kubelet", "repair", "--timeout", "3s")
+	p := kubepki(t, n, "kubelet", "repair", "--timeout", "10s")
 	p.Args = append(p.Args, "--kubelet-restart-command", command)
 	return p.run(t)
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +32,7 @@ import (
 const (
 	envRole   = "KUBEPKI_E2E_ROLE"    // "kubepki"; else these are the tests
 	envKillAt = "KUBEPKI_E2E_KILL_AT" // kill the process before this disk operation, counted from 1
+	envAway   = "KUBEPKI_E2E_AWAY"    // name of a manifest: kill the process before it puts that back
 	envCount  = "KUBEPKI_E2E_COUNT"   // file that gets the number of disk operations
 )
 
@@ -58,8 +60,8 @@ func runKubepki() int {
 	env := cli.Env{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Now: time.Now}
 	killAt, _ := strconv.ParseInt(os.Getenv(envKillAt), 10, 64)
 	var operations atomic.Int64
-	env.FS.Before = func(atomicfile.Op, string) error {
-		if operations.Add(1) == killAt {
+	env.FS.Before = func(op atomicfile.Op, path string) error {
+		if operations.Add(1) == killAt || op == atomicfile.OpLink && filepath.Base(path) == os.Getenv(envAway) {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {} // the signal may take a moment; nothing must happen meanwhile
 		}

@@ -52,7 +52,7 @@ func TestRotation(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := lab.Start(t.Context(), lab.Options{
 		Dir: filepath.Join(dir, "lab"), Bin: bin, RestartBackoff: 100 * time.Millisecond,
-		ExtraArgs: map[string]map[string]string{"kube-controller-manager": {
+		ExtraArgs: map[string]map[string]string{"etcd": noSync, "kube-controller-manager": {
 			"cluster-signing-duration": "10m", "controllers": "*,-node-lifecycle-controller,-taint-eviction-controller",
 		}},
 	})
@@ -361,13 +361,14 @@ func (f *fleet) apiAway(t *testing.T) {
 	}
 }
 
-// trouble returns the reasons that the agent's metrics name.
+// trouble returns the reasons that the agent's metrics name: one at most for each identity.
 func (w *machine) trouble(t *testing.T) []string {
 	t.Helper()
 	var reasons []string
 	for line := range w.scrape(t) {
 		var identity, reason string
-		if n, _ := fmt.Sscanf(line, "kubepki_rotation_trouble{identity=%q,reason=%q} 1", &identity, &reason); n == 2 {
+		var is int // every reason has a line
+		if n, _ := fmt.Sscanf(line, "kubepki_rotation_trouble{identity=%q,reason=%q} %d", &identity, &reason, &is); n == 3 && is == 1 {
 			reasons = append(reasons, reason)
 		}
 	}

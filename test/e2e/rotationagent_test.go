@@ -112,7 +112,6 @@ func (f *fleet) killedAtEach(t *testing.T) {
 	}
 	var runs []*run
 	const most = 40
-	before := f.requests(t)
 	for at := 1; at <= most; at++ {
 		w := f.add(t, 100+at)
 		f.workers = f.workers[:len(f.workers)-1] // it is not polled
@@ -147,8 +146,10 @@ func (f *fleet) killedAtEach(t *testing.T) {
 			t.Errorf("killed at operation %d: %v", r.at, err)
 		}
 	}
-	if made := f.requests(t) - before; made != most {
-		t.Errorf("%d requests by %d agents: want one each, however often they were killed", made, most)
+	for _, r := range runs {
+		if made := r.machine.asked(t); made != 1 {
+			t.Errorf("killed at operation %d: %d requests, want one", r.at, made)
+		}
 	}
 	t.Logf("%d of %d agents were killed", killed, most)
 	if killed < 10 {
