@@ -222,7 +222,7 @@ func (h *Hook) check(identities map[string]bool) error {
 	if h.HTTP != nil {
 		u, err := url.Parse(h.HTTP.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-			return fmt.Errorf("http.url: %q is no http or https URL without a password", h.HTTP.URL)
+			return errors.New("http.url: want an http or https URL without a password") // which is not repeated here
 		}
 		if m := h.HTTP.Method; m != "" && m != "POST" && m != "PUT" && m != "GET" {
 			return fmt.Errorf("http.method: %q is none of POST, PUT, GET", m)
