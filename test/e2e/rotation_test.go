@@ -367,7 +367,8 @@ func (w *machine) trouble(t *testing.T) []string {
 	var reasons []string
 	for line := range w.scrape(t) {
 		var identity, reason string
-		if n, _ := fmt.Sscanf(line, "kubepki_rotation_trouble{identity=%q,reason=%q} 1", &identity, &reason); n == 2 {
+		var is int
+		if n, _ := fmt.Sscanf(line, "kubepki_rotation_trouble{identity=%q,reason=%q} %d", &identity, &reason, &is); n == 3 && is == 1 {
 			reasons = append(reasons, reason)
 		}
 	}

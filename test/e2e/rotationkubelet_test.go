@@ -32,8 +32,8 @@ func (f *fleet) kubeletBeside(t *testing.T) {
 	check(t, kubelet.Start())
 	before, asked, rotations := w.stored(t), w.asked(t), w.rotations()
 	check(t, w.agent.Process.Signal(syscall.SIGUSR1))
-	eventually(t, w.name+" stands back", func() error {
-		if trouble := w.trouble(t); !slices.Contains(trouble, string(rotation.KubeletRuns)) {
+	eventually(t, w.name+" stands back with both certificates", func() error {
+		if trouble, runs := w.trouble(t), string(rotation.KubeletRuns); !slices.Equal(trouble, []string{runs, runs}) {
 			return fmt.Errorf("trouble %v\n%s", trouble, w.tail())
 		}
 		return nil
