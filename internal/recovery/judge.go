@@ -119,6 +119,9 @@ func pairFault(keyPath string, cert *x509.Certificate, key *pki.Key, err error) 
 // the right things.
 func (j *judge) certificate(file string, chain []*x509.Certificate, e layout.Entry, pair func() fault) fault {
 	cert, bundle := chain[0], j.bundles[e.Issuer]
+	if len(bundle) == 0 {
+		return faultf(WrongIssuer, "%s: who signed it cannot be told, because its CA (%s) is not on disk or cannot be read", file, e.Issuer)
+	}
 	if !leadsTo(chain, bundle) {
 		return faultf(WrongIssuer, "%s was signed by %q, which is not the %s on disk", file, cert.Issuer, e.Issuer)
 	}
@@ -286,6 +289,9 @@ func (j *judge) trust(file string, c kubeconfig.Cluster) fault {
 		if slices.ContainsFunc(j.bundles[layout.NameCA], t.Equal) {
 			return fault{}
 		}
+	}
+	if len(j.bundles[layout.NameCA]) == 0 {
+		return faultf(WrongCA, "%s trusts %q, and the cluster's CA is not on disk or cannot be read", file, trusted[0].Subject)
 	}
 	return faultf(WrongCA, "%s trusts %q, which is not the CA on disk", file, trusted[0].Subject)
 }
