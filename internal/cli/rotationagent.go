@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/config"
-	"github.com/kubepki/kubepki/internal/hook"
 	"github.com/kubepki/kubepki/internal/kubeconfig"
 	"github.com/kubepki/kubepki/internal/rotation"
 	"github.com/kubepki/kubepki/internal/serve"
@@ -40,13 +39,14 @@ type rotationAgent struct {
 	server   *rotation.Rotator
 	kubelet  *kubeletWatch
 	busy     chan struct{} // a rotation has just ended
-	hooks    sync.WaitGroup
+	hooks    rotationHooks
 	ctx      context.Context // of the hooks; run sets it
 }
 
 // prepare sets up a Rotator for each identity, and what it needs on the disk.
 func (r *rotationAgent) prepare() error {
 	c := r.config
+	r.hooks = rotationHooks{hooks: c.Hooks, log: r.log}
 	r.kubelet = &kubeletWatch{proc: r.app.path("/proc"), dir: c.CertDir, now: r.app.Now}
 	if err := r.alone(); err != nil {
 		return err
@@ -82,8 +82,9 @@ func (r *rotationAgent) rotator(name, dir, prefix string, template func() (rotat
 	rotator := &rotation.Rotator{
 		Name: name, Store: rotation.Store{Dir: dir, Prefix: prefix, FS: r.app.FS}, Template: template,
 		Login: r.loginOther, Now: r.app.Now, Log: r.log,
-		Switched: func(p *rotation.Pair) { r.switched(name, p) },
+		Switched: func(*rotation.Pair) { r.switched(name) },
 	}
+	rotator.InUse = func(p *rotation.Pair) { r.hooks.tell(r.ctx, rotator, p) }
 	r.rotators = append(r.rotators, rotator)
 	return rotator
 }
@@ -190,7 +191,7 @@ func (r *rotationAgent) run(ctx context.Context, o *rotationOptions) error {
 	}
 	cancel(err)
 	running.Wait()
-	r.hooks.Wait()
+	r.hooks.running.Wait()
 	if errors.Is(err, rotation.ErrInUse) {
 		return withHint(err, "end the other agent first, or give this one a folder of its own with --cert-dir")
 	}
@@ -258,9 +259,7 @@ func (r *rotationAgent) selfTest(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// switched tells the hooks of an identity, without holding up the rotation. What still runs for an older certificate
-// runs on: it reads the file, and so meets the new one.
-func (r *rotationAgent) switched(name string, p *rotation.Pair) {
+func (r *rotationAgent) switched(name string) {
 	select {
 	case r.busy <- struct{}{}:
 	default:
@@ -270,38 +269,4 @@ func (r *rotationAgent) switched(name string, p *rotation.Pair) {
 			other.Wake() // with it they can ask
 		}
 	}
-	for _, h := range r.config.Hooks {
-		if len(h.Identities) > 0 && !slices.Contains(h.Identities, name) {
-			continue
-		}
-		file, err := filepath.Abs(p.File)
-		if err != nil {
-			file = p.File
-		}
-		run := hookOf(h)
-		r.hooks.Go(func() {
-			if err := run.Run(r.ctx, hook.Event{Identity: name, File: file, Serial: p.Leaf().SerialNumber.Text(16)}); err != nil {
-				r.log.Error("a program could not be told of the new certificate", "identity", name, "error", err)
-				return
-			}
-			r.log.Info("told of the new certificate", "identity", name, "hook", run.String())
-		})
-	}
-}
-
-func hookOf(h config.Hook) hook.Hook {
-	run := hook.Hook{Command: h.Command, Timeout: h.Timeout.Duration}
-	if run.Timeout == 0 {
-		run.Timeout = config.DefaultHookTimeout
-	}
-	switch {
-	case h.Signal != nil:
-		run.PIDFile, run.Signal = h.Signal.PIDFile, hook.Signals[h.Signal.Signal]
-	case h.HTTP != nil:
-		run.URL, run.Method = h.HTTP.URL, h.HTTP.Method
-		if run.Method == "" {
-			run.Method = http.MethodPost
-		}
-	}
-	return run
 }

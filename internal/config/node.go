@@ -59,7 +59,7 @@ type Identity struct {
 	CertDir string `json:"certDir,omitempty"`
 }
 
-// Hook is told after each switch to a new certificate. It has exactly one of Command, Signal and HTTP.
+// Hook is told of each new certificate. It has exactly one of Command, Signal and HTTP.
 type Hook struct {
 	// Identities names those that it is for: "client", "server" or others; empty: all.
 	Identities []string    `json:"identities,omitempty"`

@@ -174,4 +174,5 @@ func (r *Rotator) switched(fresh, old *Pair) {
 	if r.Switched != nil {
 		r.Switched(fresh)
 	}
+	r.show()
 }

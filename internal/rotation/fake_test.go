@@ -163,6 +163,7 @@ type machine struct {
 	poll    time.Duration
 	taken   func(fresh bool) error // nil: there is no kubelet
 	initial func() *Pair
+	inUse   func(*Pair)
 	mu      sync.Mutex
 	log     strings.Builder
 }
@@ -195,7 +196,7 @@ func (m *machine) start(fs atomicfile.FS) (r *Rotator, kill func()) {
 	store.FS = fs
 	r = &Rotator{
 		Name: "client", Store: store, Template: m.wanted, Login: m.cluster.login, Now: m.now, Poll: m.poll,
-		Log: m.logger(), Taken: m.taken, Initial: m.initial,
+		Log: m.logger(), Taken: m.taken, Initial: m.initial, InUse: m.inUse,
 	}
 	r.Open()
 	ctx, cancel := context.WithCancel(m.t.Context())

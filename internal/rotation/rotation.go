@@ -41,6 +41,9 @@ type Rotator struct {
 	Log   *slog.Logger
 	// Switched is called after each switch to a new certificate, before the next look; it must return soon. nil: nobody.
 	Switched func(*Pair)
+	// InUse is called once for each certificate that the link leads to: at the start, after a switch, and when another
+	// program has put it there; while a kubelet keeps the certificate it is not. It must return soon. nil: nobody.
+	InUse func(*Pair)
 
 	wake   chan struct{}
 	mu     sync.Mutex
@@ -55,6 +58,7 @@ type Rotator struct {
 	resumed  bool // what an earlier process may have left has been looked at
 	badLogin bool
 	target   string // where the link led when it was last looked at
+	shown    *Pair  // the last one that InUse was called with
 }
 
 // Open reads what is in the store and mends the link, so that Held is right before Run.
@@ -156,6 +160,7 @@ func (r *Rotator) step(ctx context.Context) time.Duration {
 		return r.Poll
 	}
 	r.goOn()
+	r.show()
 	if why == Good && r.resume(wanted) {
 		why = Wished
 	}
@@ -229,6 +234,16 @@ func (r *Rotator) taken(fresh bool) error {
 		return nil
 	}
 	return r.Taken(fresh)
+}
+
+// show tells of the certificate that the link leads to, if it has not yet.
+func (r *Rotator) show() {
+	p := r.Held()
+	if r.InUse == nil || p == nil || p == r.shown || r.Store.Target() == "" {
+		return
+	}
+	r.shown = p
+	r.InUse(p)
 }
 
 // replaced says whether the link leads elsewhere than at the last look.

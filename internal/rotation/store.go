@@ -18,7 +18,8 @@ import (
 
 // Store is a folder of certificates laid out as the kubelet's, so that a kubelet can take it over and give it back:
 // <prefix>-<time>.pem holds certificate, intermediates and key in this order, <prefix>-current.pem is a link to the
-// newest. One file is added: <prefix>-pending.pem, the request that is on its way with its key.
+// newest. Two files are added: <prefix>-pending.pem, the request that is on its way with its key; and, once SetTold is
+// called, .<prefix>.told.
 type Store struct {
 	Dir    string
 	Prefix string // such as "kubelet-client"
@@ -176,7 +177,7 @@ func (s Store) isDated(base string) bool {
 // owns says whether the store writes a file of that name. Another store of the folder may have a longer prefix that
 // begins like this one's.
 func (s Store) owns(base string) bool {
-	return s.isDated(base) || base == filepath.Base(s.file("pending"))
+	return s.isDated(base) || base == filepath.Base(s.file("pending")) || base == filepath.Base(s.told())
 }
 
 // Switch writes a pair to a file with the date now and lets the link lead there in one step. A regular file in the

@@ -157,27 +157,28 @@ func (f *fleet) killedAtEach(t *testing.T) {
 	}
 }
 
-// another keeps a certificate of another signer beside the node's own, and tells a program.
+// another keeps a certificate of another signer beside the node's own, and tells a program, if need be once the agent
+// has been killed and started again.
 func (f *fleet) another(t *testing.T) {
 	w := f.add(t, 90)
 	f.workers = f.workers[:len(f.workers)-1]
 	told := w.path("told")
 	config := fmt.Sprintf(`apiVersion: kubepki.io/v1alpha1
 kind: NodeConfiguration
-nodeName: %s
+nodeName: %[1]s
 kubeconfig: kubelet.conf
 bootstrapKubeconfig: bootstrap.conf
 certDir: pki
 nodeLabels: {site: north}
 identities:
-- {name: cni, signer: kubernetes.io/kube-apiserver-client, commonName: "cni:%s", organizations: [cni], expirationSeconds: 600}
+- {name: cni, signer: kubernetes.io/kube-apiserver-client, commonName: "cni:%[1]s", organizations: [cni], expirationSeconds: 600}
 hooks:
-- {identities: [cni], command: [/bin/sh, -c, "echo $KUBEPKI_IDENTITY $KUBEPKI_CERTIFICATE $KUBEPKI_SERIAL >> %s"]}
-`, w.name, w.name, told)
+- {identities: [cni], command: [/bin/sh, -c, "test -e %[2]s.ready && echo $KUBEPKI_IDENTITY $KUBEPKI_CERTIFICATE $KUBEPKI_SERIAL >> %[2]s"]}
+`, w.name, told)
 	if err := os.WriteFile(w.path("node.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.lone(t, w, nil, "--config", w.path("node.yaml"))
+	agent := f.lone(t, w, nil, "--config", w.path("node.yaml"))
 	api := f.api.CertificatesV1().CertificateSigningRequests()
 	eventually(t, "the request of the other identity", func() error {
 		list, err := api.List(t.Context(), metav1.ListOptions{LabelSelector: "site=north", FieldSelector: "spec.signerName=kubernetes.io/kube-apiserver-client"})
@@ -197,12 +198,21 @@ hooks:
 		_, err = api.UpdateApproval(t.Context(), r.Name, r, metav1.UpdateOptions{})
 		return err
 	})
+	store := rotation.Store{Dir: w.path("pki"), Prefix: "cni"}
+	eventually(t, "the certificate of the other identity", func() error {
+		_, err := store.Load(time.Now())
+		return err
+	})
+	check(t, agent.Process.Kill())
+	_ = agent.Wait()
+	check(t, os.WriteFile(told+".ready", nil, 0o600))
+	f.lone(t, w, nil, "--config", w.path("node.yaml"))
 	eventually(t, "the program is told", func() error {
 		data, err := os.ReadFile(told)
 		if err != nil {
 			return fmt.Errorf("%w\n%s", err, w.tail())
 		}
-		held, err := rotation.Store{Dir: w.path("pki"), Prefix: "cni"}.Load(time.Now())
+		held, err := store.Load(time.Now())
 		if err != nil {
 			return err
 		}
