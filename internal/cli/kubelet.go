@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/kubepki/kubepki/internal/component"
 	"github.com/kubepki/kubepki/internal/restart"
 )
@@ -29,4 +31,14 @@ func (n *node) kubeletHealth() func(context.Context) error {
 		return nil
 	}
 	return func(ctx context.Context) error { return restart.Health{Now: n.app.Now}.Check(ctx, c) }
+}
+
+// oneOf wants one argument, and tells its choices where there is none.
+func oneOf(choices ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return misuse("say which: %s", strings.Join(choices, " or "))
+		}
+		return nil
+	}
 }

@@ -72,7 +72,7 @@ func (a *app) kubeletRotateCommand() *cobra.Command {
 		Short:     "Rotate one of the kubelet's certificates now, and prove it",
 		Long:      kubeletRotateLong,
 		Example:   "  kubepki kubelet rotate-now serving\n  kubepki kubelet rotate-now client --dry-run",
-		Args:      cobra.ExactArgs(1),
+		Args:      oneOf("client", "serving"),
 		ValidArgs: []string{"client", "serving"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			known := map[string]kubeletcert.Purpose{"client": kubeletcert.Client, "serving": kubeletcert.Serving}
@@ -271,7 +271,7 @@ func (r *kubeletRotateRun) await(ctx context.Context, api rotation.API, answer r
 	limited, cancel := context.WithTimeout(ctx, r.approval)
 	defer cancel()
 	for !answer.State.Final() {
-		tell("request "+name, fmt.Sprintf("%s; %s", answer.State, approveHint(name)))
+		tell("request "+name, fmt.Sprintf("%s; %s", answer.State, nextFor(name, answer.State)))
 		next, err := api.Await(limited, name)
 		if failed, ok := errors.AsType[*rotation.Error](err); ok && failed.Reason == rotation.Lost {
 			return answer, errors.Join(withHint(err, "somebody has deleted it; run the same command again"), r.store.Forget())
@@ -285,11 +285,19 @@ func (r *kubeletRotateRun) await(ctx context.Context, api rotation.API, answer r
 		select {
 		case <-limited.Done():
 			return answer, &attentionError{withHint(fmt.Errorf("request %s is %s: nothing was replaced, its key is kept", name, strings.ToLower(string(answer.State))),
-				approveHint(name)+"; then run the same command again")}
+				nextFor(name, answer.State)+"; then run the same command again")}
 		case <-time.After(requestEvery):
 		}
 	}
 	return answer, nil
+}
+
+// nextFor says what a request waits for.
+func nextFor(name string, state rotation.State) string {
+	if state == rotation.Approved {
+		return "see whether kube-controller-manager runs and signs"
+	}
+	return approveHint(name)
 }
 
 // judge says what has come of a request that somebody has decided.

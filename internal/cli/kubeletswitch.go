@@ -103,16 +103,11 @@ func (a *app) kubeletSwitchCommand(verb, word, more string, run *kubeletSwitchRu
 		names = append(names, string(f))
 	}
 	cmd := &cobra.Command{
-		Use:     verb + " " + strings.Join(names, "|"),
-		Short:   "Switch the serving certificate from the cluster, or the client's rotation, " + word,
-		Long:    fmt.Sprintf(kubeletSwitchLong, word, more),
-		Example: fmt.Sprintf("  kubepki kubelet %[1]s serving-bootstrap --dry-run\n  kubepki kubelet %[1]s serving-bootstrap\n  kubepki kubelet %[1]s serving-bootstrap --all-nodes", verb),
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return misuse("say which: %s", strings.Join(names, " or "))
-			}
-			return nil
-		},
+		Use:       verb + " " + strings.Join(names, "|"),
+		Short:     "Switch the serving certificate from the cluster, or the client's rotation, " + word,
+		Long:      fmt.Sprintf(kubeletSwitchLong, word, more),
+		Example:   fmt.Sprintf("  kubepki kubelet %[1]s serving-bootstrap --dry-run\n  kubepki kubelet %[1]s serving-bootstrap\n  kubepki kubelet %[1]s serving-bootstrap --all-nodes", verb),
+		Args:      oneOf(names...),
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			run.feature = kubeletcert.Feature(args[0])

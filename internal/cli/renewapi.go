@@ -275,7 +275,7 @@ func (a *apiRenewal) tell(q *apiRequest) {
 }
 
 func approveHint(name string) string {
-	return fmt.Sprintf("to approve it: kubectl certificate approve %s (or kubepki csr approve)", name)
+	return fmt.Sprintf("to approve it: kubepki csr approve %[1]s (or kubectl certificate approve %[1]s)", name)
 }
 
 // wait looks after the requests until each is settled or the time is over. A server that

@@ -281,7 +281,7 @@ func testResume(t *testing.T, w *apiWorld) {
 	w.wantIn(w.renew(0, entry, "--expiration", "1h", "--dry-run"), "would be requested from kubernetes.io/kube-apiserver-client",
 		"goes on with the stored key and request "+request.Name)
 	out := w.renew(3, entry, "--expiration", "1h", "--approval-wait", "0")
-	w.wantIn(out, "not renewed yet", "kubectl certificate approve "+request.Name, "run the same command again")
+	w.wantIn(out, "not renewed yet", "kubepki csr approve "+request.Name, "kubectl certificate approve "+request.Name, "run the same command again")
 	if s := request.Spec; s.SignerName != certificates.KubeAPIServerClientSignerName || *s.ExpirationSeconds != 3600 ||
 		!slices.Equal(s.Usages, []certificates.KeyUsage{certificates.UsageDigitalSignature, certificates.UsageClientAuth}) {
 		t.Errorf("asked for %s %v %v", s.SignerName, s.ExpirationSeconds, s.Usages)
