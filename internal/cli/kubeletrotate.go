@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -140,13 +139,8 @@ func (r *kubeletRotateRun) plan() (err error) {
 	r.store = rotation.Store{Dir: r.tree.Path(dir), Seen: dir, Prefix: kubeletClientPrefix, FS: r.app.FS}
 	r.wanted = rotation.NodeClient(r.rotation.Node)
 	if r.purpose == kubeletcert.Serving {
-		var addresses []netip.Addr
-		for _, ip := range old.IPAddresses {
-			a, _ := netip.AddrFromSlice(ip)
-			addresses = append(addresses, a)
-		}
 		r.store.Prefix = kubeletServingPrefix
-		r.wanted = rotation.NodeServing(r.rotation.Node, old.DNSNames, addresses)
+		r.wanted = rotation.NodeServing(r.rotation.Node, old.DNSNames, addressesOf(old))
 	}
 	r.done = &KubeletRotation{
 		SchemaVersion: kubeletRotationSchema, DryRun: r.dryRun, Purpose: r.purpose, Signer: r.wanted.Signer, OldSerial: kubeletcert.Serial(old),

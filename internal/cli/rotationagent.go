@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,7 +136,11 @@ func (r *rotationAgent) serving() (rotation.Template, error) {
 		addresses = append(addresses, netip.MustParseAddr(text)) // checked with the configuration
 	}
 	if len(addresses) == 0 {
-		a := r.app.hostAddress()
+		var known []netip.Addr
+		if held := r.server.Held(); held != nil {
+			known = addressesOf(held.Leaf())
+		}
+		a := hostAddress(known...)
 		if !a.IsValid() {
 			return rotation.Template{}, errors.New("this machine has no address that others could reach it by; name one with --node-ip")
 		}
@@ -148,6 +153,17 @@ func (r *rotationAgent) serving() (rotation.Template, error) {
 		names = append(names, r.config.NodeName)
 	}
 	return rotation.NodeServing(r.config.NodeName, names, addresses), nil
+}
+
+// addressesOf returns the addresses in a certificate.
+func addressesOf(cert *x509.Certificate) []netip.Addr {
+	var addresses []netip.Addr
+	for _, ip := range cert.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			addresses = append(addresses, a.Unmap())
+		}
+	}
+	return addresses
 }
 
 func identityTemplate(id config.Identity) rotation.Template {

@@ -168,7 +168,7 @@ func (s *settings) loadNode() (*kubeadm.Config, error) {
 		c.NodeName = s.app.hostName()
 	}
 	if !c.AdvertiseAddress.IsValid() {
-		c.AdvertiseAddress = s.app.hostAddress()
+		c.AdvertiseAddress = hostAddress()
 	}
 	return config, nil
 }
