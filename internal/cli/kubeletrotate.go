@@ -266,7 +266,7 @@ func (r *kubeletRotateRun) await(ctx context.Context, api rotation.API, answer r
 	defer cancel()
 	for !answer.State.Final() {
 		tell("request "+name, fmt.Sprintf("%s; %s", answer.State, nextFor(name, answer.State)))
-		next, err := api.Await(limited, name)
+		next, err := api.Await(limited, name, answer.State)
 		if failed, ok := errors.AsType[*rotation.Error](err); ok && failed.Reason == rotation.Lost {
 			return answer, errors.Join(withHint(err, "somebody has deleted it; run the same command again"), r.store.Forget())
 		}

@@ -54,7 +54,7 @@ func (s *signer) Ask(_ context.Context, r rotation.Request) (rotation.Answer, er
 	return rotation.Answer{State: rotation.Issued, Certificate: s.issued[r.Name]}, nil
 }
 
-func (s *signer) Await(_ context.Context, name string) (rotation.Answer, error) {
+func (s *signer) Await(_ context.Context, name string, _ rotation.State) (rotation.Answer, error) {
 	s.waiting()
 	s.waiting = nil
 	return rotation.Answer{State: rotation.Issued, Certificate: s.issued[name]}, nil

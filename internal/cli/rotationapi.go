@@ -94,8 +94,8 @@ func (c *certificatesAPI) Ask(ctx context.Context, r rotation.Request) (rotation
 }
 
 // Await implements rotation.API.
-func (c *certificatesAPI) Await(ctx context.Context, name string) (rotation.Answer, error) {
-	return answerFrom(c.client.AwaitCertificate(ctx, name, awaitWait))
+func (c *certificatesAPI) Await(ctx context.Context, name string, known rotation.State) (rotation.Answer, error) {
+	return answerFrom(c.client.AwaitCertificate(ctx, name, kube.RequestState(known), awaitWait))
 }
 
 // Close implements rotation.API.

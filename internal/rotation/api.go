@@ -10,9 +10,9 @@ import (
 type API interface {
 	// Ask makes sure that the request is there and says what has become of it. Errors are *Error.
 	Ask(ctx context.Context, r Request) (Answer, error)
-	// Await says the same once the state has changed, or after a while. A request that is gone is an *Error with the
-	// reason Lost.
-	Await(ctx context.Context, name string) (Answer, error)
+	// Await says the same once the state is another than the known one, or after a while. A request that is gone is an
+	// *Error with the reason Lost.
+	Await(ctx context.Context, name string, known State) (Answer, error)
 	// Close ends its connections.
 	Close()
 }

@@ -98,7 +98,7 @@ func (r *Rotator) answer(ctx context.Context, api API, request Request, wanted T
 	for err == nil && !answer.State.Final() {
 		r.waiting(answer.State)
 		began, before := r.Now(), answer.State
-		answer, err = api.Await(ctx, request.Name)
+		answer, err = api.Await(ctx, request.Name, before)
 		if err == nil && answer.State == before && r.Now().Sub(began) < time.Second {
 			r.rest(ctx, time.Second) // whatever cuts watches short is not to be asked without end
 		}

@@ -113,7 +113,7 @@ func (s *session) Ask(_ context.Context, r Request) (Answer, error) {
 	return *a, nil
 }
 
-func (s *session) Await(ctx context.Context, name string) (Answer, error) {
+func (s *session) Await(ctx context.Context, name string, _ State) (Answer, error) {
 	const most = 5 * time.Minute
 	for range most / time.Second {
 		s.mu.Lock()
