@@ -208,7 +208,7 @@ func (r *kubeletRotateRun) login() (rotation.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &certificatesAPI{client: client}, nil
+	return &certificatesAPI{client: client, impatient: true}, nil
 }
 
 // ask waits for the certificate, while other commands may change the tree, and lets the link

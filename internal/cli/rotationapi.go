@@ -74,13 +74,15 @@ func (r *rotationAgent) open(data []byte, name string, o kube.Options) (rotation
 	if err != nil {
 		return nil, &rotation.Error{Reason: rotation.NoCredentials, Err: fmt.Errorf("kubeconfig %s: %w", name, err)}
 	}
-	return &certificatesAPI{client, r.config.NodeLabels}, nil
+	return &certificatesAPI{client: client, labels: r.config.NodeLabels}, nil
 }
 
 // certificatesAPI lets a Rotator ask by a Client.
 type certificatesAPI struct {
 	client *kube.Client
 	labels map[string]string
+	// impatient lets Await tell of an approval at once, for somebody who looks on. It takes another watch.
+	impatient bool
 }
 
 // Ask implements rotation.API.
@@ -95,7 +97,9 @@ func (c *certificatesAPI) Ask(ctx context.Context, r rotation.Request) (rotation
 
 // Await implements rotation.API.
 func (c *certificatesAPI) Await(ctx context.Context, name string, known rotation.State) (rotation.Answer, error) {
-	return answerFrom(c.client.AwaitCertificate(ctx, name, kube.RequestState(known), awaitWait))
+	return answerFrom(c.client.AwaitCertificate(ctx, name, awaitWait, func(a kube.RequestAnswer) bool {
+		return c.impatient && a.State != kube.RequestState(known)
+	}))
 }
 
 // Close implements rotation.API.

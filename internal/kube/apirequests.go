@@ -83,10 +83,10 @@ func (c *Client) CertificateAnswer(ctx context.Context, name string) (RequestAns
 	return answerOf(r), nil
 }
 
-// AwaitCertificate returns what has become of a request once its state is another than the known one, or after most at
+// AwaitCertificate returns what has become of a request once that is settled, or enough for the caller, or after most at
 // the latest; most is at least a second, and less than Options.Timeout, in which the watch has to end. A request that is
 // not there, or no longer, is an error with the Reason NotFound.
-func (c *Client) AwaitCertificate(ctx context.Context, name string, known RequestState, most time.Duration) (RequestAnswer, error) {
+func (c *Client) AwaitCertificate(ctx context.Context, name string, most time.Duration, enough func(RequestAnswer) bool) (RequestAnswer, error) {
 	requests, one := c.api.CertificatesV1().CertificateSigningRequests(), fields.OneTermEqualSelector(meta.ObjectNameField, name).String()
 	list, err := requests.List(ctx, meta.ListOptions{FieldSelector: one})
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *Client) AwaitCertificate(ctx context.Context, name string, known Reques
 		return RequestAnswer{}, c.refused(NotFound, "it is gone", "read CertificateSigningRequest %s", name)
 	}
 	answer := answerOf(&list.Items[0])
-	if answer.Settled() || answer.State != known {
+	if answer.Settled() || enough(answer) {
 		return answer, nil
 	}
 	left := max(int64(most/time.Second), 1)
@@ -113,7 +113,7 @@ func (c *Client) AwaitCertificate(ctx context.Context, name string, known Reques
 		case event.Type == watch.Deleted:
 			return RequestAnswer{}, c.refused(NotFound, "it was deleted", "watch CertificateSigningRequest %s", name)
 		}
-		if answer = answerOf(r); answer.State != known {
+		if answer = answerOf(r); answer.Settled() || enough(answer) {
 			break
 		}
 	}

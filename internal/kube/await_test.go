@@ -67,10 +67,9 @@ func TestAnswersAreAwaited(t *testing.T) {
 			}
 			result := make(chan awaited, 1)
 			go func() {
-				for answer := (kube.RequestAnswer{State: kube.RequestPending}); ; {
-					var err error
+				for {
 					// Nine seconds: less than the client's own time limit.
-					answer, err = client.AwaitCertificate(t.Context(), r.Name, answer.State, 9*time.Second)
+					answer, err := client.AwaitCertificate(t.Context(), r.Name, 9*time.Second, never)
 					if err != nil || answer.Settled() {
 						result <- awaited{answer, err}
 						return
@@ -106,9 +105,10 @@ func TestAnswersAreAwaited(t *testing.T) {
 		}
 		// Nobody signs, so whoever does not tell of the approval waits for the end.
 		patient := connect(t, n, "admin.conf", kube.Options{Timeout: 5 * time.Minute})
+		approved := func(a kube.RequestAnswer) bool { return a.State == kube.RequestApproved }
 		result := make(chan awaited, 2)
 		await := func() {
-			answer, err := patient.AwaitCertificate(t.Context(), r.Name, kube.RequestPending, 4*time.Minute)
+			answer, err := patient.AwaitCertificate(t.Context(), r.Name, 4*time.Minute, approved)
 			result <- awaited{answer, err}
 		}
 		go await()
@@ -128,17 +128,20 @@ func TestAnswersAreAwaited(t *testing.T) {
 			}
 		}
 	})
-	if _, err := client.AwaitCertificate(t.Context(), "await-none", kube.RequestPending, time.Second); kube.ReasonOf(err) != kube.NotFound {
+	if _, err := client.AwaitCertificate(t.Context(), "await-none", time.Second, never); kube.ReasonOf(err) != kube.NotFound {
 		t.Errorf("of no request: %v", err)
 	}
 	r := clientRequest(t, "await-long")
 	if _, err := client.AskForCertificate(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if answer, err := client.AwaitCertificate(t.Context(), r.Name, kube.RequestPending, time.Second); err != nil || answer.State != kube.RequestPending {
+	if answer, err := client.AwaitCertificate(t.Context(), r.Name, time.Second, never); err != nil || answer.State != kube.RequestPending {
 		t.Errorf("of a request that nobody decides: %v, %v", answer.State, err)
 	}
 }
+
+// never is for whoever waits until a request is settled.
+func never(kube.RequestAnswer) bool { return false }
 
 func condition(kind certificates.RequestConditionType) certificates.CertificateSigningRequestCondition {
 	return certificates.CertificateSigningRequestCondition{Type: kind, Status: core.ConditionTrue, Reason: "Test", Message: fmt.Sprint(kind)}

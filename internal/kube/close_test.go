@@ -55,7 +55,7 @@ func TestNoConnectionIsLeft(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-watched; cancel() }()
-		if answer, err := client.AwaitCertificate(ctx, "r", kube.RequestPending, 50*time.Second); ctx.Err() == nil {
+		if answer, err := client.AwaitCertificate(ctx, "r", 50*time.Second, never); ctx.Err() == nil {
 			t.Fatalf("the wait has ended by itself: %v, %v", answer, err)
 		}
 		client.Close()

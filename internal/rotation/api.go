@@ -10,8 +10,8 @@ import (
 type API interface {
 	// Ask makes sure that the request is there and says what has become of it. Errors are *Error.
 	Ask(ctx context.Context, r Request) (Answer, error)
-	// Await says the same once the state is another than the known one, or after a while. A request that is gone is an
-	// *Error with the reason Lost.
+	// Await says the same once the answer is final, or after a while. If the state is another than the known one by then,
+	// it may say so earlier. A request that is gone is an *Error with the reason Lost.
 	Await(ctx context.Context, name string, known State) (Answer, error)
 	// Close ends its connections.
 	Close()
