@@ -85,19 +85,25 @@ func TestCommandStartsAnother(t *testing.T) {
 // What the command has started ends with it where that takes too long: the next attempt is not to find it at work.
 func TestNothingRunsOnForEver(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "child")
-	h := Hook{Command: []string{"/bin/sh", "-c", "sleep 600 & echo $! > " + name + "; wait"}, Timeout: time.Second}
-	if err := h.once(t.Context(), event); err == nil {
+	h := Hook{Command: []string{"/bin/sh", "-c", "sleep 600 & echo $! > " + name + "; wait"}, Timeout: time.Minute}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- h.once(ctx, event) }()
+	child := 0
+	for deadline := time.Now().Add(30 * time.Second); child == 0; time.Sleep(10 * time.Millisecond) {
+		if data, _ := os.ReadFile(name); strings.HasSuffix(string(data), "\n") {
+			child, _ = strconv.Atoi(strings.TrimSpace(string(data)))
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the command has started nothing")
+		}
+	}
+	cancel() // as its time limit does
+	if err := <-ended; err == nil {
 		t.Error("no error although it has not ended")
 	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	child, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); runs(child); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); runs(child); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			_ = syscall.Kill(child, syscall.SIGKILL)
 			t.Fatal("a child of the command runs on")
